@@ -1,0 +1,149 @@
+//! A batch of writes, and the tables keys belong to.
+
+use super::Term;
+
+/// The tables of the store. A key is the table's name, `/`, and the rest.
+///
+/// The list is the whole layout on disk; a new kind of record is a new line here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// Format version, engine, term, node id, network.
+    Meta,
+    /// LDK's channel manager, one value.
+    Manager,
+    /// LDK's channel monitors in full, by monitor name.
+    Monitor,
+    /// Updates to a monitor since its full write, by monitor name and update id (big endian).
+    MonitorUpdate,
+    /// Monitors of long closed channels, kept for audit.
+    MonitorArchive,
+    /// LDK's other objects (graph, scorer, sweeper), by LDK's namespaces and key.
+    Ldk,
+    /// Domain events, by sequence number (big endian).
+    Journal,
+    /// Idempotency records, by method and key.
+    Idempotency,
+    /// The state of each payment, by payment id.
+    Payment,
+    /// Payments by creation time, for lists.
+    PaymentIndex,
+    /// Payments that are not final yet.
+    PaymentOpen,
+    /// Invoices we made, by payment hash.
+    Invoice,
+    /// Records about channels, by their own id.
+    Channel,
+    /// Peers to keep connected to, by node id.
+    Peer,
+    /// Wallet change sets, by sequence number.
+    Wallet,
+    /// Transactions to rebroadcast until they are buried.
+    Broadcast,
+}
+
+impl Table {
+    /// The table's name: the first part of its keys.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Manager => "manager",
+            Table::Monitor => "monitor",
+            Table::MonitorUpdate => "monitor-update",
+            Table::MonitorArchive => "monitor-archive",
+            Table::Ldk => "ldk",
+            Table::Journal => "journal",
+            Table::Idempotency => "idempotency",
+            Table::Payment => "payment",
+            Table::PaymentIndex => "payment-index",
+            Table::PaymentOpen => "payment-open",
+            Table::Invoice => "invoice",
+            Table::Channel => "channel",
+            Table::Peer => "peer",
+            Table::Wallet => "wallet",
+            Table::Broadcast => "broadcast",
+        }
+    }
+
+    /// Returns the key of `rest` in this table.
+    pub fn key(self, rest: impl AsRef<[u8]>) -> Vec<u8> {
+        let rest = rest.as_ref();
+        let mut key = Vec::with_capacity(self.name().len() + 1 + rest.len());
+        key.extend_from_slice(self.name().as_bytes());
+        key.push(b'/');
+        key.extend_from_slice(rest);
+        key
+    }
+
+    /// Returns the first key of the table and the first key past it.
+    pub fn range(self) -> (Vec<u8>, Vec<u8>) {
+        let from = self.key([]);
+        let mut to = from.clone();
+        // '/' is the last byte; its successor ends the range of everything that starts with it.
+        *to.last_mut().expect("a key has its separator") += 1;
+        (from, to)
+    }
+
+    /// Returns what follows the table's name in `key`, if the key belongs to the table.
+    pub fn rest(self, key: &[u8]) -> Option<&[u8]> {
+        key.strip_prefix(self.name().as_bytes())?.strip_prefix(b"/")
+    }
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Sets `key` to `value`.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// Its new value.
+        value: Vec<u8>,
+    },
+    /// Removes `key`; nothing happens if it is absent.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// Writes that become durable together or not at all. A later write to a key wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The writer's term.
+    pub term: Term,
+    /// The writes in order.
+    pub ops: Vec<Op>,
+}
+
+impl Batch {
+    /// Sets `key` to `value`.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.ops.push(Op::Put { key, value });
+    }
+
+    /// Removes `key`.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.ops.push(Op::Delete { key });
+    }
+
+    /// Moves the writes of `other` behind those of this batch.
+    pub fn append(&mut self, mut other: Batch) {
+        self.ops.append(&mut other.ops);
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.ops
+            .iter()
+            .map(|op| match op {
+                Op::Put { key, value } => key.len() + value.len(),
+                Op::Delete { key } => key.len(),
+            })
+            .sum()
+    }
+}
