@@ -2,6 +2,7 @@
 //!
 //! `Node::start(Config, Environment)` is the way in. Calls go one way:
 //! `rpc → services → lightning, wallet, chain → store, keys → runtime`.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod chain;
 pub mod environment;

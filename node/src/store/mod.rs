@@ -5,8 +5,10 @@
 //! of their table, see [`Table`]. Read `commit.rs` first, then the conformance suite.
 
 mod batch;
+mod commit;
 
 pub use batch::{Batch, Op, Table};
+pub use commit::{CommitStats, Committer, Gate, Ticket};
 
 /// Which of several writers may write: a later holder of the store fences an earlier one off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -55,13 +57,17 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the data directory.
-    #[error("data directory {path} is in use by another node; stop it, or choose another --data-dir")]
+    #[error(
+        "data directory {path} is in use by another node; stop it, or choose another --data-dir"
+    )]
     InUse {
         /// The directory.
         path: String,
     },
     /// The store was written by a newer program.
-    #[error("store has format version {found}, this program knows up to {known}; upgrade tributary")]
+    #[error(
+        "store has format version {found}, this program knows up to {known}; upgrade tributary"
+    )]
     NewerVersion {
         /// The version on disk.
         found: u32,
@@ -69,7 +75,9 @@ pub enum StoreError {
         known: u32,
     },
     /// The store on disk belongs to another engine.
-    #[error("data directory {path} holds a {found} store, the configuration says {configured}; set store.engine = \"{found}\"")]
+    #[error(
+        "data directory {path} holds a {found} store, the configuration says {configured}; set store.engine = \"{found}\""
+    )]
     OtherEngine {
         /// The directory.
         path: String,

@@ -1,0 +1,329 @@
+//! The commit cycle: the only writer of the store, and the gate that outputs wait behind.
+//!
+//! Everything that must survive is enqueued as a [`Batch`] and becomes pending. A cycle seals
+//! what is pending into one batch, writes it with one sync, and releases what waited for it.
+//! While a sync is under way the next batch gathers, so the cycle is immediate when idle and
+//! widens under load without a setting.
+//!
+//! The [`Gate`] is how LDK takes part. LDK runs on in memory; its outputs (peer messages,
+//! broadcasts) are collected *before* a batch is sealed and released only *after* it is durable,
+//! so that nothing leaves before its cause is on disk. What the outputs are is the gate's
+//! business; this file knows only the order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::{Batch, Op, Pair, Store, StoreError, Term};
+
+/// The part of the node whose outputs wait for durability.
+pub trait Gate: Send + Sync + 'static {
+    /// Takes every output produced so far. Called first in a cycle.
+    fn collect(&self);
+    /// Calls `seal` exactly once, at a moment that no state change can straddle, and returns its
+    /// batch with whatever snapshot of that same moment belongs to it.
+    fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch;
+    /// Lets the collected outputs leave. Called last, once the batch is durable.
+    fn release(&self);
+}
+
+/// Proof that writes are pending; redeemed by [`Committer::durable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use = "nothing may be answered before its ticket is durable"]
+pub struct Ticket(u64);
+
+/// What the commit cycle has done since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitStats {
+    /// Batches written, one sync each.
+    pub batches: u64,
+    /// Writes in them.
+    pub ops: u64,
+    /// Bytes of keys and values in them.
+    pub bytes: u64,
+}
+
+/// The handle to the commit cycle. Cheap to clone.
+#[derive(Clone)]
+pub struct Committer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    term: Term,
+    pending: Mutex<Pending>,
+    /// Wakes the cycle.
+    work: Condvar,
+    gate: RwLock<Option<Arc<dyn Gate>>>,
+    progress: watch::Sender<Progress>,
+    batches: AtomicU64,
+    ops: AtomicU64,
+    bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Pending {
+    batch: Batch,
+    /// Not yet durable values by key, newest last: what reads must see.
+    overlay: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
+    /// Ticket of the newest enqueued batch.
+    newest: u64,
+    kicked: bool,
+    stopping: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    durable: u64,
+    failed: Option<Arc<str>>,
+    stopped: bool,
+}
+
+impl Committer {
+    /// Makes a committer over `store`. Nothing is written until a cycle runs, see
+    /// [`Committer::run_thread`].
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let term = store.term();
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                term,
+                pending: Mutex::default(),
+                work: Condvar::new(),
+                gate: RwLock::new(None),
+                progress: watch::Sender::new(Progress::default()),
+                batches: AtomicU64::new(0),
+                ops: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Puts `gate` in charge of outputs and sealing. Called once, before the first peer.
+    pub fn set_gate(&self, gate: Arc<dyn Gate>) {
+        *self.shared.gate.write() = Some(gate);
+    }
+
+    /// Makes `batch` pending and wakes the cycle.
+    pub fn enqueue(&self, batch: Batch) -> Ticket {
+        let mut pending = self.shared.pending.lock();
+        pending.newest += 1;
+        let ticket = pending.newest;
+        for op in batch.ops {
+            let (key, value) = match &op {
+                Op::Put { key, value } => (key.clone(), Some(value.clone())),
+                Op::Delete { key } => (key.clone(), None),
+            };
+            pending.overlay.insert(key, (ticket, value));
+            pending.batch.ops.push(op);
+        }
+        pending.kicked = true;
+        self.shared.work.notify_one();
+        Ticket(ticket)
+    }
+
+    /// Returns a ticket for everything enqueued so far.
+    pub fn now(&self) -> Ticket {
+        Ticket(self.shared.pending.lock().newest)
+    }
+
+    /// Wakes the cycle although nothing was enqueued: outputs may be waiting.
+    pub fn kick(&self) {
+        self.shared.pending.lock().kicked = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Waits until `ticket` is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Failed`] if the store failed or the committer stopped first: the outcome is
+    /// then known only after a restart.
+    pub async fn durable(&self, ticket: Ticket) -> Result<(), StoreError> {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress
+            .wait_for(|p| p.durable >= ticket.0 || p.failed.is_some() || p.stopped)
+            .await
+            .map_err(|_| StoreError::Failed("commit cycle has gone".into()))?;
+        match (&reached.failed, reached.durable >= ticket.0) {
+            (_, true) => Ok(()),
+            (Some(why), false) => Err(StoreError::Failed(why.to_string())),
+            (None, false) => Err(StoreError::Failed("node is stopping".into())),
+        }
+    }
+
+    /// Waits until the store fails; pending for ever while it works.
+    pub async fn failed(&self) -> String {
+        let mut progress = self.shared.progress.subscribe();
+        match progress.wait_for(|p| p.failed.is_some()).await {
+            Ok(p) => p.failed.as_deref().unwrap_or_default().to_owned(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns the value at `key`, pending writes included.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some((_, value)) = self.shared.pending.lock().overlay.get(key) {
+            return Ok(value.clone());
+        }
+        self.shared.store.get(key)
+    }
+
+    /// Returns at most `limit` pairs with `from <= key < to` by ascending key, pending writes
+    /// included.
+    pub fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        let overlay = self.overlay(from, to);
+        // Pending deletes may hide that many durable pairs.
+        let durable = self
+            .shared
+            .store
+            .scan(from, to, limit.saturating_add(overlay.len()))?;
+        let mut pairs = merge(durable, overlay);
+        pairs.truncate(limit);
+        Ok(pairs)
+    }
+
+    /// As [`Committer::scan`], by descending key.
+    pub fn scan_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        let overlay = self.overlay(from, to);
+        let durable = self
+            .shared
+            .store
+            .scan_back(from, to, limit.saturating_add(overlay.len()))?;
+        let mut pairs = merge(durable, overlay);
+        pairs.reverse();
+        pairs.truncate(limit);
+        Ok(pairs)
+    }
+
+    fn overlay(&self, from: &[u8], to: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let pending = self.shared.pending.lock();
+        pending
+            .overlay
+            .range(from.to_vec()..to.to_vec())
+            .map(|(key, (_, value))| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The store below. Reads past the overlay; for sizes and snapshots.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// What the cycle has done since the start.
+    pub fn stats(&self) -> CommitStats {
+        CommitStats {
+            batches: self.shared.batches.load(Ordering::Relaxed),
+            ops: self.shared.ops.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Runs one cycle: collect, seal, write, release. Returns whether anything was written.
+    ///
+    /// The commit thread calls this; a simulation calls it itself at the times it likes.
+    ///
+    /// # Errors
+    ///
+    /// That of the store. Nothing is released then, and no later cycle writes.
+    pub fn cycle(&self) -> Result<bool, StoreError> {
+        let shared = &*self.shared;
+        if let Some(why) = &shared.progress.borrow().failed {
+            return Err(StoreError::Failed(why.to_string()));
+        }
+        let gate = shared.gate.read().clone();
+        if let Some(gate) = &gate {
+            gate.collect();
+        }
+        let mut sealed_at = 0;
+        let mut take = || {
+            let mut pending = shared.pending.lock();
+            pending.kicked = false;
+            sealed_at = pending.newest;
+            std::mem::take(&mut pending.batch)
+        };
+        let mut batch = match &gate {
+            Some(gate) => gate.seal(&mut take),
+            None => take(),
+        };
+        batch.term = shared.term;
+        let wrote = !batch.is_empty();
+        if wrote {
+            if let Err(error) = shared.store.commit(&batch) {
+                tracing::error!(%error, "store failed; the node stops writing and answering");
+                shared
+                    .progress
+                    .send_modify(|p| p.failed = Some(error.to_string().into()));
+                return Err(error);
+            }
+            shared.batches.fetch_add(1, Ordering::Relaxed);
+            shared
+                .ops
+                .fetch_add(batch.ops.len() as u64, Ordering::Relaxed);
+            shared
+                .bytes
+                .fetch_add(batch.bytes() as u64, Ordering::Relaxed);
+            shared
+                .pending
+                .lock()
+                .overlay
+                .retain(|_, (ticket, _)| *ticket > sealed_at);
+        }
+        shared.progress.send_if_modified(|p| {
+            let advanced = p.durable < sealed_at;
+            p.durable = p.durable.max(sealed_at);
+            advanced
+        });
+        if let Some(gate) = &gate {
+            gate.release();
+        }
+        Ok(wrote)
+    }
+
+    /// Starts the commit thread. It runs until [`Committer::stop`] or a failure of the store.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no thread.
+    pub fn run_thread(&self) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let this = self.clone();
+        std::thread::Builder::new()
+            .name("commit".into())
+            .spawn(move || {
+                loop {
+                    let stopping = {
+                        let mut pending = this.shared.pending.lock();
+                        while !pending.kicked && !pending.stopping {
+                            this.shared.work.wait(&mut pending);
+                        }
+                        pending.stopping && !pending.kicked
+                    };
+                    if stopping || this.cycle().is_err() {
+                        break;
+                    }
+                }
+                this.shared.progress.send_modify(|p| p.stopped = true);
+            })
+    }
+
+    /// Ends the commit thread after what is pending is written.
+    pub fn stop(&self) {
+        self.shared.pending.lock().stopping = true;
+        self.shared.work.notify_one();
+    }
+}
+
+fn merge(durable: Vec<Pair>, overlay: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Vec<Pair> {
+    let mut all: BTreeMap<Vec<u8>, Option<Vec<u8>>> = durable
+        .into_iter()
+        .map(|(key, value)| (key, Some(value)))
+        .collect();
+    all.extend(overlay);
+    all.into_iter()
+        .filter_map(|(key, value)| value.map(|value| (key, value)))
+        .collect()
+}
