@@ -1,0 +1,50 @@
+# Recipes of everyday work. Plain `just` lists them.
+
+# List the recipes.
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# Type-check everything.
+check:
+    cargo check --workspace --all-targets
+
+# Run all tests; arguments go to cargo, e.g. `just test -p channel-contracts`.
+test *ARGS='--workspace':
+    cargo test {{ ARGS }}
+
+# Format the sources.
+fmt:
+    cargo fmt --all
+
+# Check format and lints as the CI does.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Start a small network of real nodes on an embedded chain.
+dev *ARGS:
+    cargo run -p node --bin tributary -- dev {{ ARGS }}
+
+# Do what the CI does: format, lints, tests.
+ci:
+    .ci/run
+
+# Find or build a real bitcoind and print its path (see the head of the script).
+bitcoind *ARGS:
+    @tests/support/bitcoind.sh {{ ARGS }}
+
+# Run the end-to-end tests on the embedded chain and on a real bitcoind.
+e2e:
+    BITCOIND_EXE="$(tests/support/bitcoind.sh)" cargo test -p tests --test 'e2e*' -- --nocapture
+
+# Cut the power under each storage engine for minutes, and compare what is left.
+power-cut-long:
+    cargo test -p tests --test power_cut -- --ignored --nocapture
+
+# Measure payments per second, e.g. `just bench-payments --nodes 3 --in-flight 10`.
+bench-payments *ARGS:
+    cargo run --release -p benches --bin payments -- {{ ARGS }}
+
+# Kill node processes in the middle of a burst, KILLS times.
+kill KILLS='500':
+    KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture
