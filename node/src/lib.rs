@@ -2,8 +2,21 @@
 //!
 //! `Node::start(Config, Environment)` is the way in. Calls go one way:
 //! `rpc → services → lightning, wallet, chain → store, keys → runtime`.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod chain;
+pub mod channels;
+pub mod config;
+pub mod dev;
 pub mod environment;
+pub mod journal;
+pub mod keys;
+pub mod lightning;
+pub mod node;
+pub mod onchain;
+pub mod payments;
+pub mod production;
+pub mod rpc;
+pub mod runtime;
 pub mod store;
+pub mod wallet;

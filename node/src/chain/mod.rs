@@ -4,6 +4,12 @@
 //! regtest and `bitcoind` a real node over RPC. `follower` is the one reader of blocks: it feeds
 //! LDK, wallet and services in lockstep and survives reorgs, stalls and lost endpoints.
 
+pub mod bitcoind;
+pub mod broadcast;
+pub mod embedded;
+pub mod fees;
+pub mod follower;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

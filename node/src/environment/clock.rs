@@ -22,8 +22,6 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "the one door to the wall clock")]
     fn now(&self) -> UnixTime {
         // A clock before 1970 is a broken machine; LDK and invoices treat 0 as "very old".
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }

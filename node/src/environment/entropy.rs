@@ -28,8 +28,6 @@ pub struct OsEntropy;
 impl Entropy for OsEntropy {
     #[allow(clippy::disallowed_types, reason = "the one door to randomness")]
     fn fill(&self, bytes: &mut [u8]) {
-        rand::rngs::OsRng
-            .try_fill_bytes(bytes)
-            .expect("the operating system gives randomness");
+        rand::rngs::OsRng.try_fill_bytes(bytes).expect("the operating system gives randomness");
     }
 }

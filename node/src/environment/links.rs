@@ -75,15 +75,9 @@ impl Links for TcpLinks {
     async fn dial(&self, address: &str) -> Result<BoxedLink, LinkError> {
         let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
             .await
-            .map_err(|source| LinkError::Unresolvable {
-                address: address.to_owned(),
-                source,
-            })?
+            .map_err(|source| LinkError::Unresolvable { address: address.to_owned(), source })?
             .collect();
-        let unreachable = |source| LinkError::Unreachable {
-            address: address.to_owned(),
-            source,
-        };
+        let unreachable = |source| LinkError::Unreachable { address: address.to_owned(), source };
         let stream = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(&resolved[..]))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -93,13 +87,9 @@ impl Links for TcpLinks {
     }
 
     async fn listen(&self, address: &str) -> Result<Arc<dyn LinkListener>, LinkError> {
-        let listener =
-            TcpListener::bind(address)
-                .await
-                .map_err(|source| LinkError::CannotListen {
-                    address: address.to_owned(),
-                    source,
-                })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| LinkError::CannotListen { address: address.to_owned(), source })?;
         Ok(Arc::new(TcpLinkListener { listener }))
     }
 }
@@ -111,10 +101,7 @@ struct TcpLinkListener {
 #[async_trait]
 impl LinkListener for TcpLinkListener {
     fn address(&self) -> String {
-        self.listener
-            .local_addr()
-            .map(|a| a.to_string())
-            .unwrap_or_default()
+        self.listener.local_addr().map(|a| a.to_string()).unwrap_or_default()
     }
 
     async fn accept(&self) -> io::Result<BoxedLink> {

@@ -34,4 +34,16 @@ pub struct Environment {
     pub store: Arc<dyn Store>,
     /// Byte streams to and from peers.
     pub links: Arc<dyn Links>,
+    /// Where the commit cycle runs.
+    pub committing: Committing,
+}
+
+/// Where the commit cycle runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Committing {
+    /// On a thread of its own, which a disk may block.
+    #[default]
+    Thread,
+    /// As a task among the others: for a store in memory, and one thread for everything.
+    Inline,
 }

@@ -29,8 +29,12 @@ pub enum Table {
     PaymentIndex,
     /// Payments that are not final yet.
     PaymentOpen,
+    /// The newest payment of ours for a hash, by payment hash.
+    PaymentHash,
     /// Invoices we made, by payment hash.
     Invoice,
+    /// Invoices by creation time, for lists.
+    InvoiceIndex,
     /// Records about channels, by their own id.
     Channel,
     /// Peers to keep connected to, by node id.
@@ -56,7 +60,9 @@ impl Table {
             Table::Payment => "payment",
             Table::PaymentIndex => "payment-index",
             Table::PaymentOpen => "payment-open",
+            Table::PaymentHash => "payment-hash",
             Table::Invoice => "invoice",
+            Table::InvoiceIndex => "invoice-index",
             Table::Channel => "channel",
             Table::Peer => "peer",
             Table::Wallet => "wallet",

@@ -11,11 +11,12 @@
 //! business; this file knows only the order.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{Batch, Op, Pair, Store, StoreError, Term};
 
@@ -56,8 +57,12 @@ struct Shared {
     store: Arc<dyn Store>,
     term: Term,
     pending: Mutex<Pending>,
-    /// Wakes the cycle.
+    /// Wakes the cycle on its thread.
     work: Condvar,
+    /// Wakes the cycle as a task.
+    work_task: Notify,
+    /// Held through a cycle: two at once could write their batches in the wrong order.
+    cycling: Mutex<()>,
     gate: RwLock<Option<Arc<dyn Gate>>>,
     progress: watch::Sender<Progress>,
     batches: AtomicU64,
@@ -72,6 +77,8 @@ struct Pending {
     overlay: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
     /// Ticket of the newest enqueued batch.
     newest: u64,
+    /// Ticket of the newest batch that a cycle has taken to write.
+    sealed: u64,
     kicked: bool,
     stopping: bool,
 }
@@ -94,6 +101,8 @@ impl Committer {
                 term,
                 pending: Mutex::default(),
                 work: Condvar::new(),
+                work_task: Notify::new(),
+                cycling: Mutex::new(()),
                 gate: RwLock::new(None),
                 progress: watch::Sender::new(Progress::default()),
                 batches: AtomicU64::new(0),
@@ -122,7 +131,7 @@ impl Committer {
             pending.batch.ops.push(op);
         }
         pending.kicked = true;
-        self.shared.work.notify_one();
+        self.wake();
         Ticket(ticket)
     }
 
@@ -134,7 +143,7 @@ impl Committer {
     /// Wakes the cycle although nothing was enqueued: outputs may be waiting.
     pub fn kick(&self) {
         self.shared.pending.lock().kicked = true;
-        self.shared.work.notify_one();
+        self.wake();
     }
 
     /// Waits until `ticket` is durable.
@@ -154,6 +163,11 @@ impl Committer {
             (Some(why), false) => Err(StoreError::Failed(why.to_string())),
             (None, false) => Err(StoreError::Failed("node is stopping".into())),
         }
+    }
+
+    /// The newest ticket that is durable.
+    pub fn last_durable(&self) -> Ticket {
+        Ticket(self.shared.progress.borrow().durable)
     }
 
     /// Waits until the store fails; pending for ever while it works.
@@ -176,37 +190,59 @@ impl Committer {
     /// Returns at most `limit` pairs with `from <= key < to` by ascending key, pending writes
     /// included.
     pub fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
-        let overlay = self.overlay(from, to);
-        // Pending deletes may hide that many durable pairs.
-        let durable = self
-            .shared
-            .store
-            .scan(from, to, limit.saturating_add(overlay.len()))?;
-        let mut pairs = merge(durable, overlay);
+        let mut pairs = self.merged(from, to, |limit_durable| {
+            self.shared.store.scan(from, to, limit.saturating_add(limit_durable))
+        })?;
         pairs.truncate(limit);
         Ok(pairs)
     }
 
     /// As [`Committer::scan`], by descending key.
     pub fn scan_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
-        let overlay = self.overlay(from, to);
-        let durable = self
-            .shared
-            .store
-            .scan_back(from, to, limit.saturating_add(overlay.len()))?;
-        let mut pairs = merge(durable, overlay);
+        let mut pairs = self.merged(from, to, |limit_durable| {
+            self.shared.store.scan_back(from, to, limit.saturating_add(limit_durable))
+        })?;
         pairs.reverse();
         pairs.truncate(limit);
         Ok(pairs)
     }
 
-    fn overlay(&self, from: &[u8], to: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    /// Merges the pending writes of the range over what `durable` finds in the store. It is told
+    /// how many pairs pending deletes may hide, so that the limit is met all the same.
+    ///
+    /// The result is the state of one moment. The store must not have moved past the overlay
+    /// that is laid over it: if a cycle took newer writes meanwhile, both are read again.
+    fn merged(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        durable: impl Fn(usize) -> Result<Vec<Pair>, StoreError>,
+    ) -> Result<Vec<Pair>, StoreError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let overlay = |pending: &Pending| -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+            pending
+                .overlay
+                .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+                .map(|(key, (_, value))| (key.clone(), value.clone()))
+                .collect()
+        };
+        for _ in 0..SCAN_TRIES {
+            let (newest, overlay) = {
+                let pending = self.shared.pending.lock();
+                (pending.newest, overlay(&pending))
+            };
+            let pairs = durable(overlay.len())?;
+            if self.shared.pending.lock().sealed <= newest {
+                return Ok(merge(pairs, overlay));
+            }
+        }
+        // Under heavy load the cycle waits for the scan instead.
         let pending = self.shared.pending.lock();
-        pending
-            .overlay
-            .range(from.to_vec()..to.to_vec())
-            .map(|(key, (_, value))| (key.clone(), value.clone()))
-            .collect()
+        let overlay = overlay(&pending);
+        let pairs = durable(overlay.len())?;
+        Ok(merge(pairs, overlay))
     }
 
     /// The store below. Reads past the overlay; for sizes and snapshots.
@@ -232,6 +268,7 @@ impl Committer {
     /// That of the store. Nothing is released then, and no later cycle writes.
     pub fn cycle(&self) -> Result<bool, StoreError> {
         let shared = &*self.shared;
+        let _alone = shared.cycling.lock();
         if let Some(why) = &shared.progress.borrow().failed {
             return Err(StoreError::Failed(why.to_string()));
         }
@@ -244,6 +281,7 @@ impl Committer {
             let mut pending = shared.pending.lock();
             pending.kicked = false;
             sealed_at = pending.newest;
+            pending.sealed = sealed_at;
             std::mem::take(&mut pending.batch)
         };
         let mut batch = match &gate {
@@ -255,23 +293,13 @@ impl Committer {
         if wrote {
             if let Err(error) = shared.store.commit(&batch) {
                 tracing::error!(%error, "store failed; the node stops writing and answering");
-                shared
-                    .progress
-                    .send_modify(|p| p.failed = Some(error.to_string().into()));
+                shared.progress.send_modify(|p| p.failed = Some(error.to_string().into()));
                 return Err(error);
             }
             shared.batches.fetch_add(1, Ordering::Relaxed);
-            shared
-                .ops
-                .fetch_add(batch.ops.len() as u64, Ordering::Relaxed);
-            shared
-                .bytes
-                .fetch_add(batch.bytes() as u64, Ordering::Relaxed);
-            shared
-                .pending
-                .lock()
-                .overlay
-                .retain(|_, (ticket, _)| *ticket > sealed_at);
+            shared.ops.fetch_add(batch.ops.len() as u64, Ordering::Relaxed);
+            shared.bytes.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
+            shared.pending.lock().overlay.retain(|_, (ticket, _)| *ticket > sealed_at);
         }
         shared.progress.send_if_modified(|p| {
             let advanced = p.durable < sealed_at;
@@ -290,40 +318,93 @@ impl Committer {
     ///
     /// If the operating system gives no thread.
     pub fn run_thread(&self) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let this = self.clone();
-        std::thread::Builder::new()
-            .name("commit".into())
-            .spawn(move || {
-                loop {
-                    let stopping = {
-                        let mut pending = this.shared.pending.lock();
-                        while !pending.kicked && !pending.stopping {
-                            this.shared.work.wait(&mut pending);
-                        }
-                        pending.stopping && !pending.kicked
-                    };
-                    if stopping || this.cycle().is_err() {
-                        break;
+        let ending = Ending(Some(self.clone()));
+        std::thread::Builder::new().name("commit".into()).spawn(move || {
+            let Some(this) = &ending.0 else { return };
+            loop {
+                let stopping = {
+                    let mut pending = this.shared.pending.lock();
+                    while !pending.kicked && !pending.stopping {
+                        this.shared.work.wait(&mut pending);
                     }
+                    pending.stopping && !pending.kicked
+                };
+                if stopping || this.cycle().is_err() {
+                    break;
                 }
-                this.shared.progress.send_modify(|p| p.stopped = true);
-            })
+            }
+        })
     }
 
-    /// Ends the commit thread after what is pending is written.
+    fn wake(&self) {
+        self.shared.work.notify_one();
+        self.shared.work_task.notify_one();
+    }
+
+    /// Runs the cycle as a task, for a store that never blocks, until [`Committer::stop`] or a
+    /// failure of the store.
+    pub async fn run_task(self) {
+        loop {
+            let woken = self.shared.work_task.notified();
+            let (kicked, stopping) = {
+                let pending = self.shared.pending.lock();
+                (pending.kicked, pending.stopping)
+            };
+            if kicked {
+                if self.cycle().is_err() {
+                    break;
+                }
+                // Others run between two cycles, so that batches gather.
+                tokio::task::yield_now().await;
+            } else if stopping {
+                break;
+            } else {
+                woken.await;
+            }
+        }
+        drop(Ending(Some(self)));
+    }
+
+    /// Waits until the cycle has ended.
+    pub async fn stopped(&self) {
+        let mut progress = self.shared.progress.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ended = progress.wait_for(|p| p.stopped || p.failed.is_some()).await;
+    }
+
+    /// Ends the cycle after what is pending is written.
     pub fn stop(&self) {
         self.shared.pending.lock().stopping = true;
-        self.shared.work.notify_one();
+        self.wake();
     }
 }
 
+/// The end of the cycle, also if its thread panics: lets go of gate and store, and only then
+/// tells those who wait, who may open the store again.
+struct Ending(Option<Committer>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(committer) = self.0.take() else { return };
+        *committer.shared.gate.write() = None;
+        let progress = committer.shared.progress.clone();
+        drop(committer);
+        let panicked = std::thread::panicking();
+        progress.send_modify(|p| {
+            p.stopped = true;
+            if panicked && p.failed.is_none() {
+                p.failed = Some("commit thread panicked".into());
+            }
+        });
+    }
+}
+
+/// How often a scan reads again before it makes the cycle wait.
+const SCAN_TRIES: usize = 3;
+
 fn merge(durable: Vec<Pair>, overlay: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Vec<Pair> {
-    let mut all: BTreeMap<Vec<u8>, Option<Vec<u8>>> = durable
-        .into_iter()
-        .map(|(key, value)| (key, Some(value)))
-        .collect();
+    let mut all: BTreeMap<Vec<u8>, Option<Vec<u8>>> =
+        durable.into_iter().map(|(key, value)| (key, Some(value))).collect();
     all.extend(overlay);
-    all.into_iter()
-        .filter_map(|(key, value)| value.map(|value| (key, value)))
-        .collect()
+    all.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))).collect()
 }

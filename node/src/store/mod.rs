@@ -6,9 +6,22 @@
 
 mod batch;
 mod commit;
+mod engine;
+mod fjall;
+mod fjall_journal;
+mod memory;
+mod open;
+mod sled;
+
+#[cfg(test)]
+mod commit_tests;
+#[cfg(test)]
+mod conformance;
 
 pub use batch::{Batch, Op, Table};
 pub use commit::{CommitStats, Committer, Gate, Ticket};
+pub use memory::{DiskFault, MemoryDisk, MemoryStore, PowerCut};
+pub use open::{EngineKind, FORMAT_VERSION, StoreOptions, UnknownEngine, open};
 
 /// Which of several writers may write: a later holder of the store fences an earlier one off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -16,6 +29,9 @@ pub struct Term(pub u64);
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// Is called with each key and its value; an error ends the visit.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>;
 
 /// A durable, ordered key-value store with atomic batches.
 ///
@@ -43,11 +59,9 @@ pub trait Store: Send + Sync + 'static {
     /// the store refuses further writes: the holder must stop.
     fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
 
-    /// Calls `visit` with every pair of one consistent state, by ascending key. Commits wait.
-    fn snapshot(
-        &self,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    /// Calls `visit` with every pair of one consistent state, by ascending key. Commits may wait
+    /// until it is done, so `visit` must not commit.
+    fn snapshot(&self, visit: Visit<'_>) -> Result<(), StoreError>;
 
     /// Bytes the store takes on disk now; 0 for memory.
     fn disk_bytes(&self) -> u64;

@@ -1,0 +1,135 @@
+//! What the demonstration showed: one JSON document, or a table.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// The whole report.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The chain used.
+    pub chain: String,
+    /// The nodes.
+    pub nodes: Vec<NodeReport>,
+    /// The channels, as their openers see them.
+    pub channels: Vec<ChannelReport>,
+    /// The burst.
+    pub payments: PaymentsReport,
+    /// The nodes' own transactions.
+    pub onchain: OnChainReport,
+    /// Whether what was paid in is in balances and fees, to the msat.
+    pub conserved: bool,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+pub struct NodeReport {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub node_id: String,
+    /// Its API.
+    pub rpc: String,
+    /// Its coins.
+    pub wallet_sat: u64,
+    /// How many channels it has.
+    pub channels: usize,
+    /// What it owns in them.
+    pub channel_balance_msat: u64,
+}
+
+/// One channel.
+#[derive(Debug, Serialize)]
+pub struct ChannelReport {
+    /// Who opened it.
+    pub from: String,
+    /// With whom.
+    pub to: String,
+    /// Its size.
+    pub capacity_sat: u64,
+    /// What its opener owns.
+    pub local_msat: u64,
+    /// What the other side owns.
+    pub remote_msat: u64,
+    /// Its commitment format.
+    pub kind: String,
+}
+
+/// The burst of payments.
+#[derive(Debug, Serialize)]
+pub struct PaymentsReport {
+    /// Started.
+    pub sent: u64,
+    /// Arrived.
+    pub succeeded: u64,
+    /// Did not.
+    pub failed: u64,
+    /// Half took no longer.
+    pub p50_ms: f64,
+    /// 99 % took no longer.
+    pub p99_ms: f64,
+    /// Arrived per second of the burst.
+    pub per_second: f64,
+}
+
+/// What the chain carries for the nodes.
+#[derive(Debug, Serialize)]
+pub struct OnChainReport {
+    /// Transactions.
+    pub transactions: u64,
+    /// Their virtual bytes.
+    pub vbytes: u64,
+}
+
+impl Report {
+    /// Prints the tables for people.
+    pub fn print(&self) {
+        let mut nodes = table(&["node", "wallet sat", "channels", "in channels msat", "API"]);
+        for node in &self.nodes {
+            nodes.add_row(vec![
+                Cell::new(&node.name),
+                number(node.wallet_sat),
+                number(node.channels as u64),
+                number(node.channel_balance_msat),
+                Cell::new(&node.rpc),
+            ]);
+        }
+        anstream::println!("{nodes}");
+        let mut channels = table(&["channel", "capacity sat", "left msat", "right msat", "type"]);
+        for channel in &self.channels {
+            channels.add_row(vec![
+                Cell::new(format!("{} – {}", channel.from, channel.to)),
+                number(channel.capacity_sat),
+                number(channel.local_msat),
+                number(channel.remote_msat),
+                Cell::new(&channel.kind),
+            ]);
+        }
+        anstream::println!("{channels}");
+        let p = &self.payments;
+        anstream::println!(
+            "{} of {} payments arrived, {} per second; half within {} ms, 99 % within {} ms.",
+            p.succeeded,
+            p.sent,
+            p.per_second,
+            p.p50_ms,
+            p.p99_ms
+        );
+        anstream::println!(
+            "On chain ({}): {} transactions, {} vbytes. Every satoshi accounted for: {}.",
+            self.chain,
+            self.onchain.transactions,
+            self.onchain.vbytes,
+            if self.conserved { "yes" } else { "NO" }
+        );
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(header);
+    table
+}
+
+fn number(value: u64) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
+}

@@ -1,0 +1,157 @@
+//! The stored record of one channel.
+
+use std::time::Duration;
+
+use bitcoin::OutPoint;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{ChannelEvent, millis};
+use crate::lightning::CloseKind;
+use crate::lightning::types::{ChannelId, ChannelRef, NodeId};
+
+/// Where a channel stands in our record. Whether its peer is online is LDK's to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelState {
+    /// Both sides are talking; there is no funding transaction yet.
+    Opening,
+    /// The funding transaction waits for confirmations.
+    AwaitingConfirmation,
+    /// It can carry payments.
+    Active,
+    /// A cooperative close is under way.
+    Closing,
+    /// Our commitment is to be published, or is.
+    ForceClosing,
+    /// It is over; its outputs may still be on their way.
+    Closed,
+}
+
+/// A channel as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelRecord {
+    /// Our id of it.
+    pub channel: ChannelRef,
+    /// The counterparty.
+    pub peer: NodeId,
+    /// Whether we asked for it.
+    pub outbound: bool,
+    /// Its size, sat.
+    pub capacity_sat: u64,
+    /// What the opener gave away at once, msat.
+    pub push_msat: u64,
+    /// Whether it is announced.
+    pub announced: bool,
+    /// The feerate its opener asked for the funding transaction.
+    pub feerate_sat_per_vb: Option<u64>,
+    /// Where it stands.
+    pub state: ChannelState,
+    /// LDK's id, once it is funded.
+    pub channel_id: Option<ChannelId>,
+    /// Its funding output.
+    pub funding: Option<OutPoint>,
+    /// How it ended.
+    pub close_kind: Option<CloseKind>,
+    /// Why it ended, in words.
+    pub close_reason: Option<String>,
+    /// Our balance when it ended, msat.
+    pub final_balance_msat: Option<u64>,
+    /// When its end began, ms since the Unix epoch.
+    #[serde(default)]
+    pub closing_ms: Option<u64>,
+    /// Whether we asked for its end.
+    #[serde(default)]
+    pub close_requested: bool,
+    /// When it was first recorded, ms since the Unix epoch.
+    pub created_ms: u64,
+    /// When it last changed, ms since the Unix epoch.
+    pub updated_ms: u64,
+}
+
+impl ChannelRecord {
+    /// The record after `event`. Cannot fail: the event happened. `None` for an event about no
+    /// channel we have a record of.
+    pub fn apply(before: Option<Self>, event: &ChannelEvent, now: Duration) -> Option<Self> {
+        let now_ms = millis(now);
+        let mut record = match (before, event) {
+            (
+                None,
+                ChannelEvent::OpenRequested {
+                    channel,
+                    peer,
+                    capacity_sat,
+                    push_msat,
+                    announced,
+                    feerate_sat_per_vb,
+                },
+            ) => Self {
+                feerate_sat_per_vb: *feerate_sat_per_vb,
+                ..Self::new(*channel, *peer, true, *capacity_sat, *push_msat, *announced, now_ms)
+            },
+            (
+                None,
+                ChannelEvent::InboundAccepted { channel, peer, capacity_sat, push_msat, announced },
+            ) => Self::new(*channel, *peer, false, *capacity_sat, *push_msat, *announced, now_ms),
+            (before, _) => before?,
+        };
+        record.updated_ms = now_ms;
+        match event {
+            ChannelEvent::OpenRequested { .. } | ChannelEvent::InboundAccepted { .. } => {}
+            ChannelEvent::Funded { funding, .. } => record.funding = Some(*funding),
+            ChannelEvent::Pending { channel_id, funding, .. } => {
+                record.state = ChannelState::AwaitingConfirmation;
+                record.channel_id = Some(*channel_id);
+                record.funding = Some(*funding);
+            }
+            ChannelEvent::Ready { channel_id, .. } => {
+                record.state = ChannelState::Active;
+                record.channel_id = Some(*channel_id);
+            }
+            ChannelEvent::CloseRequested { force, .. } => {
+                record.closing_ms = record.closing_ms.or(Some(now_ms));
+                record.close_requested = true;
+                record.state =
+                    if *force { ChannelState::ForceClosing } else { ChannelState::Closing };
+            }
+            ChannelEvent::Closed { kind, reason, local_balance_msat, .. } => {
+                record.state = ChannelState::Closed;
+                record.closing_ms = record.closing_ms.or(Some(now_ms));
+                record.close_kind = Some(*kind);
+                record.close_reason = Some(reason.clone());
+                record.final_balance_msat = *local_balance_msat;
+            }
+            ChannelEvent::Sweeping { .. } => {}
+        }
+        Some(record)
+    }
+
+    fn new(
+        channel: ChannelRef,
+        peer: NodeId,
+        outbound: bool,
+        capacity_sat: u64,
+        push_msat: u64,
+        announced: bool,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            channel,
+            peer,
+            outbound,
+            capacity_sat,
+            push_msat,
+            announced,
+            feerate_sat_per_vb: None,
+            state: ChannelState::Opening,
+            channel_id: None,
+            funding: None,
+            close_kind: None,
+            close_reason: None,
+            final_balance_msat: None,
+            closing_ms: None,
+            close_requested: false,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+        }
+    }
+}

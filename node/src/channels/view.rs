@@ -1,0 +1,153 @@
+//! Channels as callers see them: one, a page, or one followed through its life.
+
+use std::collections::HashMap;
+
+use tokio::sync::watch;
+
+use super::record::{ChannelRecord, ChannelState};
+use super::service::Channels;
+use crate::journal::Journal;
+use crate::lightning::ChannelSnapshot;
+use crate::lightning::types::{ChannelId, ChannelRef};
+use crate::store::{StoreError, Ticket};
+
+/// A channel's record and, while it lives, what LDK says of it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelView {
+    /// The record.
+    pub record: ChannelRecord,
+    /// LDK's view.
+    pub live: Option<ChannelSnapshot>,
+}
+
+/// One page of channels, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelPage {
+    /// The channels.
+    pub channels: Vec<ChannelView>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<ChannelRef>,
+}
+
+/// A channel's newest record and the ticket after which it may be shown.
+pub(super) type Latest = (ChannelRecord, Ticket);
+
+/// Follows one channel's record; yields durable ones only.
+pub struct ChannelWatch {
+    latest: watch::Receiver<Latest>,
+    journal: Journal,
+}
+
+impl ChannelWatch {
+    /// The record now, once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails first.
+    pub async fn current(&mut self) -> Result<ChannelRecord, StoreError> {
+        let (record, ticket) = self.latest.borrow_and_update().clone();
+        self.journal.durable(ticket).await?;
+        Ok(record)
+    }
+
+    /// The next record; `None` once the channel is closed.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails first.
+    pub async fn next(&mut self) -> Result<Option<ChannelRecord>, StoreError> {
+        if self.latest.borrow().0.state == ChannelState::Closed
+            || self.latest.changed().await.is_err()
+        {
+            return Ok(None);
+        }
+        self.current().await.map(Some)
+    }
+}
+
+impl Channels {
+    /// One channel.
+    pub fn get(&self, channel: ChannelRef) -> Option<ChannelView> {
+        let record = self.records.lock().get(&channel)?.borrow().0.clone();
+        let live = self.parts.lightning.channels().into_iter().find(|c| c.channel == channel);
+        Some(ChannelView { record, live })
+    }
+
+    /// One channel's record as last written, durable or not: for what never changes in it.
+    pub fn recorded(&self, channel: ChannelRef) -> Option<ChannelRecord> {
+        Some(self.records.lock().get(&channel)?.borrow().0.clone())
+    }
+
+    /// One channel, once what is shown of it is durable; `None` if there is no such channel.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails first.
+    pub async fn look_up(&self, channel: ChannelRef) -> Result<Option<ChannelView>, StoreError> {
+        let view = self.get(channel);
+        self.parts.committer.durable(self.parts.committer.now()).await?;
+        Ok(view)
+    }
+
+    /// One channel by LDK's id.
+    pub fn find(&self, channel_id: ChannelId) -> Option<ChannelRef> {
+        self.snapshot_records()
+            .into_iter()
+            .find(|record| record.channel_id == Some(channel_id))
+            .map(|record| record.channel)
+    }
+
+    pub(super) async fn get_durable(&self, channel: ChannelRef) -> Result<ChannelView, StoreError> {
+        let view = self
+            .get(channel)
+            .ok_or_else(|| StoreError::Corrupt(format!("channel {channel} has no record")))?;
+        self.parts.committer.durable(self.parts.committer.now()).await?;
+        Ok(view)
+    }
+
+    /// Follows one channel.
+    pub fn watch(&self, channel: ChannelRef) -> Option<ChannelWatch> {
+        let latest = self.records.lock().get(&channel)?.subscribe();
+        Some(ChannelWatch { latest, journal: self.parts.journal.clone() })
+    }
+
+    /// Channels that `filter` takes, newest first, at most `limit`, from `page` on.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails before what was read is durable.
+    pub async fn list(
+        &self,
+        filter: impl Fn(&ChannelRecord, Option<&ChannelSnapshot>) -> bool,
+        page: Option<ChannelRef>,
+        limit: usize,
+    ) -> Result<ChannelPage, StoreError> {
+        let mut records = self.snapshot_records();
+        let mut live: HashMap<ChannelRef, ChannelSnapshot> =
+            self.parts.lightning.channels().into_iter().map(|c| (c.channel, c)).collect();
+        self.parts.committer.durable(self.parts.committer.now()).await?;
+        records.sort_by_key(|r| (std::cmp::Reverse(r.created_ms), r.channel));
+        let start = match page {
+            Some(last) => records.iter().position(|r| r.channel == last).map_or(0, |at| at + 1),
+            None => 0,
+        };
+        let records: Vec<ChannelRecord> = records
+            .into_iter()
+            .skip(start)
+            .filter(|record| filter(record, live.get(&record.channel)))
+            .take(limit.saturating_add(1))
+            .collect();
+        let mut channels: Vec<ChannelView> = records
+            .into_iter()
+            .map(|record| ChannelView { live: live.remove(&record.channel), record })
+            .collect();
+        let more = channels.len() > limit;
+        channels.truncate(limit);
+        let next = channels.last().filter(|_| more).map(|view| view.record.channel);
+        Ok(ChannelPage { channels, next })
+    }
+
+    pub(super) fn snapshot_records(&self) -> Vec<ChannelRecord> {
+        self.records.lock().values().map(|latest| latest.borrow().0.clone()).collect()
+    }
+}

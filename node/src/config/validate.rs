@@ -1,0 +1,353 @@
+//! The ranges of the settings, and the settings that exclude one another.
+
+use std::ops::RangeInclusive;
+
+use bitcoin::Network;
+
+use super::text::is_host_and_port;
+use super::{ChainBackend, Config, StoreEngine, network_name};
+
+/// A setting that a node cannot run with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {value} is not allowed: {allowed}; {remedy}")]
+pub struct InvalidConfig {
+    /// The key with its section.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it may be.
+    pub allowed: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// Largest amount of bitcoin there is, satoshi.
+const MONEY_MAX_SAT: u64 = 21_000_000 * 100_000_000;
+
+impl Config {
+    /// Judges every setting, flags included.
+    ///
+    /// # Errors
+    ///
+    /// The first [`InvalidConfig`], with key, value, allowed range and remedy.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.validate_general()?;
+        self.validate_lightning()?;
+        self.validate_amounts()?;
+        self.validate_addresses()
+    }
+
+    fn validate_general(&self) -> Result<(), InvalidConfig> {
+        let refuse = |key, value: &dyn ToString, allowed: &str, remedy| {
+            Err(InvalidConfig { key, value: value.to_string(), allowed: allowed.into(), remedy })
+        };
+        if self.network == Network::Testnet {
+            return refuse(
+                "network",
+                &network_name(self.network),
+                "mainnet, testnet4, signet or regtest",
+                "testnet3 is abandoned, use testnet4",
+            );
+        }
+        if self.alias.len() > 32 || self.alias.contains(char::is_control) {
+            return refuse(
+                "alias",
+                &format!("{:?}", self.alias),
+                "at most 32 bytes of printable text",
+                "choose a shorter name",
+            );
+        }
+        if self.chain.backend == ChainBackend::Embedded && self.network != Network::Regtest {
+            return refuse(
+                "chain.backend",
+                &"embedded",
+                "the embedded chain is a regtest",
+                "set network = \"regtest\", or chain.backend = \"bitcoind\"",
+            );
+        }
+        if self.store.engine == StoreEngine::Memory && self.network == Network::Bitcoin {
+            return refuse(
+                "store.engine",
+                &"memory",
+                "a store on disk, on mainnet",
+                "a node that forgets its channels loses money: use sled or fjall",
+            );
+        }
+        let bitcoind = &self.chain.bitcoind;
+        if !bitcoind.user.is_empty() && !bitcoind.cookie_file.as_os_str().is_empty() {
+            return refuse(
+                "chain.bitcoind.user",
+                &bitcoind.user,
+                "either a user or a cookie file",
+                "remove chain.bitcoind.user or chain.bitcoind.cookie_file",
+            );
+        }
+        if bitcoind.user.is_empty() != bitcoind.password.is_none() {
+            return refuse(
+                "chain.bitcoind.password",
+                &bitcoind.password.as_ref().map_or("\"\"".into(), ToString::to_string),
+                "a user and its password together",
+                "set both chain.bitcoind.user and chain.bitcoind.password, or neither",
+            );
+        }
+        for url in &bitcoind.urls {
+            let rest = url.strip_prefix("http://");
+            if !rest.is_some_and(|rest| is_host_and_port(rest.trim_end_matches('/'))) {
+                return refuse(
+                    "chain.bitcoind.urls",
+                    url,
+                    "http://host:port",
+                    "credentials belong into cookie_file, or user and password",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_lightning(&self) -> Result<(), InvalidConfig> {
+        let lightning = &self.lightning;
+        let limits = &self.limits;
+        let per_payment = "see the section [limits] of configs/node.default.toml";
+        within(
+            "chain.stall_warning_seconds",
+            self.chain.stall_warning_seconds,
+            60..=7 * 24 * 3600,
+            "blocks come ten minutes apart, and an hour apart now and then",
+        )?;
+        within(
+            "lightning.forward_delay_ms",
+            lightning.forward_delay_ms,
+            0..=10_000,
+            "a longer delay hides more and costs every payment its time",
+        )?;
+        within(
+            "lightning.max_accepted_htlcs",
+            lightning.max_accepted_htlcs.into(),
+            1..=483,
+            "BOLT 2 allows 483",
+        )?;
+        within(
+            "lightning.max_inflight_percent",
+            lightning.max_inflight_percent.into(),
+            1..=100,
+            "it is a share of the channel",
+        )?;
+        within(
+            "lightning.minimum_depth",
+            lightning.minimum_depth.into(),
+            1..=144,
+            "3 is usual, 6 on mainnet",
+        )?;
+        within(
+            "lightning.cltv_expiry_delta",
+            lightning.cltv_expiry_delta.into(),
+            48..=2016,
+            "fewer blocks leave no time to settle a forward on chain",
+        )?;
+        within(
+            "lightning.to_self_delay",
+            lightning.to_self_delay.into(),
+            144..=2016,
+            "fewer blocks leave no time to punish a cheater, more are refused by peers",
+        )?;
+        within(
+            "lightning.forwarding_fee_ppm",
+            lightning.forwarding_fee_ppm.into(),
+            0..=1_000_000,
+            "1,000,000 is the whole amount",
+        )?;
+        within(
+            "limits.payment_fee_ppm",
+            limits.payment_fee_ppm.into(),
+            0..=1_000_000,
+            per_payment,
+        )?;
+        within("limits.payment_parts_max", limits.payment_parts_max.into(), 1..=100, per_payment)?;
+        within(
+            "limits.payment_timeout_seconds",
+            limits.payment_timeout_seconds,
+            1..=24 * 3600,
+            per_payment,
+        )?;
+        within(
+            "limits.payments_in_flight_max",
+            limits.payments_in_flight_max.into(),
+            1..=1_000_000,
+            per_payment,
+        )
+    }
+
+    fn validate_amounts(&self) -> Result<(), InvalidConfig> {
+        within(
+            "lightning.inbound_channel_max_sat",
+            self.lightning.inbound_channel_max_sat,
+            1_000..=MONEY_MAX_SAT,
+            "to refuse all, set lightning.accept_inbound_channels = false",
+        )?;
+        within(
+            "lightning.inbound_channel_min_sat",
+            self.lightning.inbound_channel_min_sat,
+            1_000..=self.lightning.inbound_channel_max_sat,
+            "lower it, or raise lightning.inbound_channel_max_sat",
+        )?;
+        within(
+            "limits.payment_fee_base_msat",
+            self.limits.payment_fee_base_msat,
+            0..=MONEY_MAX_SAT * 1_000,
+            "the unit is millisatoshi",
+        )?;
+        within(
+            "wallet.anchor_reserve_sat_per_channel",
+            self.wallet.anchor_reserve_sat_per_channel,
+            0..=100_000_000,
+            "10,000 pays for an exit at about 20 sat/vB",
+        )?;
+        within(
+            "wallet.confirmation_target_blocks",
+            self.wallet.confirmation_target_blocks.into(),
+            1..=1008,
+            "bitcoind estimates up to 1008 blocks",
+        )
+    }
+
+    fn validate_addresses(&self) -> Result<(), InvalidConfig> {
+        let lightning = &self.lightning;
+        let listening = lightning.listen_addresses.iter();
+        let announced = lightning.announce_addresses.iter();
+        let rpc = std::iter::once(("rpc.listen", &self.rpc.listen));
+        let addresses = listening
+            .map(|address| ("lightning.listen_addresses", address))
+            .chain(announced.map(|address| ("lightning.announce_addresses", address)))
+            .chain(rpc);
+        for (key, address) in addresses {
+            if !is_host_and_port(address) {
+                return Err(InvalidConfig {
+                    key,
+                    value: format!("{address:?}"),
+                    allowed: "host:port, an IPv6 host in brackets".into(),
+                    remedy: "for example 127.0.0.1:9735 or [::1]:9735",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within(
+    key: &'static str,
+    value: u64,
+    range: RangeInclusive<u64>,
+    remedy: &'static str,
+) -> Result<(), InvalidConfig> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidConfig {
+        key,
+        value: value.to_string(),
+        allowed: format!("{} to {}", range.start(), range.end()),
+        remedy,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Breaks one setting.
+    type Break = fn(&mut Config);
+
+    #[test]
+    fn each_bad_setting_is_refused_by_its_key() {
+        let table: &[(&str, Break)] = &[
+            ("network", |c| c.network = Network::Testnet),
+            ("alias", |c| c.alias = "x".repeat(33)),
+            ("chain.backend", |c| {
+                c.chain.backend = ChainBackend::Embedded;
+                c.network = Network::Signet;
+            }),
+            ("store.engine", |c| {
+                c.store.engine = StoreEngine::Memory;
+                c.network = Network::Bitcoin;
+            }),
+            ("chain.bitcoind.user", |c| {
+                c.chain.bitcoind.user = "u".into();
+                c.chain.bitcoind.cookie_file = "/c".into();
+            }),
+            ("chain.bitcoind.password", |c| {
+                c.chain.bitcoind.user = "u".into();
+            }),
+            ("chain.bitcoind.urls", |c| {
+                c.chain.bitcoind.urls = vec!["http://u:p@host:1".into()];
+            }),
+            ("chain.stall_warning_seconds", |c| {
+                c.chain.stall_warning_seconds = 0;
+            }),
+            ("lightning.forward_delay_ms", |c| {
+                c.lightning.forward_delay_ms = 10_001;
+            }),
+            ("lightning.max_accepted_htlcs", |c| {
+                c.lightning.max_accepted_htlcs = 484;
+            }),
+            ("lightning.max_inflight_percent", |c| {
+                c.lightning.max_inflight_percent = 0;
+            }),
+            ("lightning.minimum_depth", |c| c.lightning.minimum_depth = 0),
+            ("lightning.cltv_expiry_delta", |c| {
+                c.lightning.cltv_expiry_delta = 47;
+            }),
+            ("lightning.to_self_delay", |c| c.lightning.to_self_delay = 1),
+            ("lightning.forwarding_fee_ppm", |c| {
+                c.lightning.forwarding_fee_ppm = 1_000_001;
+            }),
+            ("lightning.inbound_channel_max_sat", |c| {
+                c.lightning.inbound_channel_max_sat = 0;
+            }),
+            ("lightning.inbound_channel_min_sat", |c| {
+                c.lightning.inbound_channel_min_sat = u64::MAX;
+            }),
+            ("limits.payment_fee_ppm", |c| {
+                c.limits.payment_fee_ppm = u32::MAX;
+            }),
+            ("limits.payment_fee_base_msat", |c| {
+                c.limits.payment_fee_base_msat = u64::MAX;
+            }),
+            ("limits.payment_parts_max", |c| c.limits.payment_parts_max = 0),
+            ("limits.payment_timeout_seconds", |c| {
+                c.limits.payment_timeout_seconds = 0;
+            }),
+            ("limits.payments_in_flight_max", |c| {
+                c.limits.payments_in_flight_max = 0;
+            }),
+            ("wallet.anchor_reserve_sat_per_channel", |c| {
+                c.wallet.anchor_reserve_sat_per_channel = u64::MAX;
+            }),
+            ("wallet.confirmation_target_blocks", |c| {
+                c.wallet.confirmation_target_blocks = 0;
+            }),
+            ("lightning.listen_addresses", |c| {
+                c.lightning.listen_addresses = vec!["9735".into()];
+            }),
+            ("lightning.announce_addresses", |c| {
+                c.lightning.announce_addresses = vec!["::1:9735".into()];
+            }),
+            ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
+        ];
+        for (key, break_it) in table {
+            let mut config = Config::default();
+            config.validate().unwrap();
+            break_it(&mut config);
+            assert_eq!(config.validate().unwrap_err().key, *key);
+        }
+    }
+
+    #[test]
+    fn refusal_names_key_value_range_and_remedy() {
+        let mut config = Config::default();
+        config.lightning.max_accepted_htlcs = 500;
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "lightning.max_accepted_htlcs = 500 is not allowed: 1 to 483; BOLT 2 allows 483"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! The domain events. Names and fields are part of the store's format: add, never rename.
+
+use bitcoin::OutPoint;
+use serde::{Deserialize, Serialize};
+
+use crate::lightning::types::{ChannelId, ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
+use crate::lightning::{CloseKind, FailureReason};
+
+/// Something that happened and matters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainEvent {
+    /// To a payment, either way.
+    Payment(PaymentEvent),
+    /// To an invoice of ours.
+    Invoice(InvoiceEvent),
+    /// To a channel.
+    Channel(ChannelEvent),
+    /// To the node itself.
+    Node(NodeEvent),
+}
+
+/// What a payment of ours was asked to pay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are named after the BOLT's terms")]
+pub enum PaymentRequestKind {
+    /// A BOLT 11 invoice.
+    Bolt11 { invoice: String },
+    /// A BOLT 12 offer.
+    Bolt12 { offer: String, payer_note: Option<String> },
+    /// Nothing: we choose the preimage.
+    Keysend { records: Vec<(u64, Vec<u8>)> },
+}
+
+/// What happens to payments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are named after the BOLT's terms")]
+pub enum PaymentEvent {
+    /// We are going to pay.
+    Initiated {
+        id: PaymentId,
+        request: PaymentRequestKind,
+        hash: Option<PaymentHash>,
+        preimage: Option<Preimage>,
+        payee: Option<NodeId>,
+        amount_msat: u64,
+        max_fee_msat: u64,
+        max_parts: u8,
+        retry_seconds: u64,
+        description: Option<String>,
+    },
+    /// The receiver has it; the preimage proves it.
+    Succeeded { id: PaymentId, preimage: Preimage, amount_msat: u64, fee_msat: u64 },
+    /// No part of it can arrive any more.
+    Failed { id: PaymentId, reason: FailureReason },
+    /// Somebody's payment waits for our word: a hold invoice.
+    Held { id: PaymentId, hash: PaymentHash, amount_msat: u64, claim_deadline: Option<u32> },
+    /// We are taking a payment: from here it is ours or an on-chain claim makes it so.
+    Claiming {
+        id: PaymentId,
+        hash: PaymentHash,
+        preimage: Preimage,
+        amount_msat: u64,
+        keysend: bool,
+    },
+    /// The payment is ours.
+    Received { id: PaymentId, hash: PaymentHash, amount_msat: u64 },
+    /// We gave a payment back.
+    Returned { id: PaymentId, hash: PaymentHash, amount_msat: u64, why: String },
+    /// We forwarded a payment.
+    Forwarded { fee_msat: u64, amount_msat: u64, claimed_on_chain: bool },
+}
+
+/// What happens to invoices and offers of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are named after the BOLT's terms")]
+pub enum InvoiceEvent {
+    /// It was made.
+    Created {
+        hash: PaymentHash,
+        invoice: String,
+        amount_msat: Option<u64>,
+        description: String,
+        expires_ms: u64,
+        hold: bool,
+    },
+    /// It will not be taken any more.
+    Cancelled { hash: PaymentHash },
+    /// An offer was made.
+    OfferCreated { offer: String, amount_msat: Option<u64>, description: Option<String> },
+}
+
+/// What happens to channels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are named after the BOLT's terms")]
+pub enum ChannelEvent {
+    /// We asked a peer for one.
+    OpenRequested {
+        channel: ChannelRef,
+        peer: NodeId,
+        capacity_sat: u64,
+        push_msat: u64,
+        announced: bool,
+        feerate_sat_per_vb: Option<u64>,
+    },
+    /// A peer asked us and we agreed.
+    InboundAccepted {
+        channel: ChannelRef,
+        peer: NodeId,
+        capacity_sat: u64,
+        push_msat: u64,
+        announced: bool,
+    },
+    /// Our funding transaction is made; it is broadcast once both commitments exist.
+    Funded { channel: ChannelRef, funding: OutPoint },
+    /// Both commitments exist.
+    Pending { channel: ChannelRef, channel_id: ChannelId, funding: OutPoint },
+    /// It can carry payments.
+    Ready { channel: ChannelRef, channel_id: ChannelId },
+    /// We want it closed.
+    CloseRequested { channel: ChannelRef, force: bool },
+    /// It is over.
+    Closed { channel: ChannelRef, kind: CloseKind, reason: String, local_balance_msat: Option<u64> },
+    /// Its outputs are on their way to the wallet.
+    Sweeping { channel_id: Option<ChannelId>, outputs: u32, value_sat: u64 },
+}
+
+/// What happens to the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields say it")]
+pub enum NodeEvent {
+    /// It is up.
+    Started { version: String, height: u32 },
+    /// It stops on request.
+    Stopping,
+}

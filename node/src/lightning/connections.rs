@@ -1,0 +1,227 @@
+//! Peer connections: LDK's peer handler over [`Link`]s.
+//!
+//! Each link has a reader, which feeds what arrives to LDK, and a writer, which sends all that
+//! has gathered in one write. LDK calls [`LinkDescriptor::send_data`] under its own locks, so it
+//! only appends to a buffer.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::peer_handler::SocketDescriptor;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::build::PeerManager;
+use crate::environment::BoxedLink;
+use crate::runtime::Tasks;
+use crate::store::Committer;
+
+/// Bytes a link buffers before LDK is told to wait.
+const OUT_BUFFER_MAX: usize = 512 * 1024;
+/// Bytes read at once.
+const READ_BUFFER: usize = 16 * 1024;
+
+/// Numbers links, so that LDK can tell an old link to a peer from its new one.
+static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
+
+/// LDK's handle to one link.
+#[derive(Clone)]
+pub struct LinkDescriptor {
+    shared: Arc<LinkShared>,
+}
+
+struct LinkShared {
+    number: u64,
+    out: Mutex<Out>,
+    /// Wakes the writer.
+    writable: Notify,
+    /// Wakes a reader that LDK had paused.
+    resume: Notify,
+    paused: AtomicBool,
+    closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct Out {
+    bytes: Vec<u8>,
+    /// LDK was refused some bytes and waits to be called.
+    refused: bool,
+}
+
+impl LinkDescriptor {
+    fn new() -> Self {
+        Self {
+            shared: Arc::new(LinkShared {
+                number: NEXT_LINK.fetch_add(1, Ordering::Relaxed),
+                out: Mutex::default(),
+                writable: Notify::new(),
+                resume: Notify::new(),
+                paused: AtomicBool::new(false),
+                closed: CancellationToken::new(),
+            }),
+        }
+    }
+}
+
+impl SocketDescriptor for LinkDescriptor {
+    fn send_data(&mut self, data: &[u8], continue_read: bool) -> usize {
+        self.shared.paused.store(!continue_read, Ordering::Release);
+        if continue_read {
+            self.shared.resume.notify_one();
+        }
+        if data.is_empty() || self.shared.closed.is_cancelled() {
+            return 0;
+        }
+        let taken = {
+            let mut out = self.shared.out.lock();
+            let taken = data.len().min(OUT_BUFFER_MAX.saturating_sub(out.bytes.len()));
+            out.bytes.extend_from_slice(&data[..taken]);
+            out.refused = taken < data.len();
+            taken
+        };
+        self.shared.writable.notify_one();
+        taken
+    }
+
+    fn disconnect_socket(&mut self) {
+        self.shared.closed.cancel();
+    }
+}
+
+impl PartialEq for LinkDescriptor {
+    fn eq(&self, other: &Self) -> bool {
+        self.shared.number == other.shared.number
+    }
+}
+impl Eq for LinkDescriptor {}
+impl Hash for LinkDescriptor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.shared.number.hash(state);
+    }
+}
+
+/// Who opened a link.
+#[derive(Debug, Clone, Copy)]
+pub enum Direction {
+    /// The peer dialled us.
+    Inbound,
+    /// We dialled this node.
+    Outbound(PublicKey),
+}
+
+/// What the links of a node share.
+#[derive(Clone)]
+pub struct Connections {
+    /// LDK's peer handler.
+    pub peers: Arc<PeerManager>,
+    /// Kicked after each read: a reply may be waiting behind the gate.
+    pub committer: Committer,
+    /// Wakes the task that lets the peer handler send.
+    pub pump: Arc<Notify>,
+    /// Where readers and writers run.
+    pub tasks: Tasks,
+}
+
+impl Connections {
+    /// Hands `link` to LDK. Returns a signal for the end of the link, or `None` if LDK refused
+    /// it at once.
+    pub fn attach(&self, link: BoxedLink, direction: Direction) -> Option<CancellationToken> {
+        let descriptor = LinkDescriptor::new();
+        let greeting = match direction {
+            Direction::Inbound => {
+                self.peers.new_inbound_connection(descriptor.clone(), None).ok()?;
+                Vec::new()
+            }
+            Direction::Outbound(node_id) => {
+                self.peers.new_outbound_connection(node_id, descriptor.clone(), None).ok()?
+            }
+        };
+        descriptor.shared.out.lock().bytes.extend_from_slice(&greeting);
+        descriptor.shared.writable.notify_one();
+        let (reader, writer) = tokio::io::split(link);
+        let closed = descriptor.shared.closed.clone();
+        self.tasks.spawn("link reader", self.clone().read(descriptor.clone(), reader));
+        self.tasks.spawn("link writer", self.clone().write(descriptor, writer));
+        Some(closed)
+    }
+
+    async fn read(self, mut descriptor: LinkDescriptor, mut reader: ReadHalf<BoxedLink>) {
+        let shared = Arc::clone(&descriptor.shared);
+        let mut buffer = vec![0; READ_BUFFER];
+        let told_by_ldk = loop {
+            while shared.paused.load(Ordering::Acquire) && !shared.closed.is_cancelled() {
+                tokio::select! {
+                    biased;
+                    () = self.tasks.stopped() => break,
+                    () = shared.closed.cancelled() => break,
+                    () = shared.resume.notified() => {}
+                }
+            }
+            let read = tokio::select! {
+                biased;
+                () = self.tasks.stopped() => break false,
+                () = shared.closed.cancelled() => break true,
+                read = reader.read(&mut buffer) => read,
+            };
+            match read {
+                Ok(0) | Err(_) => break shared.closed.is_cancelled(),
+                Ok(count) => {
+                    if self.peers.read_event(&mut descriptor, &buffer[..count]).is_err() {
+                        break true;
+                    }
+                }
+            }
+            self.committer.kick();
+            self.pump.notify_one();
+            // One busy peer must not starve the others on its worker.
+            tokio::task::yield_now().await;
+        };
+        if !told_by_ldk {
+            self.peers.socket_disconnected(&descriptor);
+        }
+        shared.closed.cancel();
+        shared.writable.notify_one();
+        self.pump.notify_one();
+    }
+
+    async fn write(self, mut descriptor: LinkDescriptor, mut writer: WriteHalf<BoxedLink>) {
+        let shared = Arc::clone(&descriptor.shared);
+        loop {
+            let (bytes, refused) = {
+                let mut out = shared.out.lock();
+                (std::mem::take(&mut out.bytes), std::mem::take(&mut out.refused))
+            };
+            if bytes.is_empty() {
+                if shared.closed.is_cancelled() {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    // Last words, an error message say, are written before the end.
+                    () = shared.closed.cancelled() => {}
+                    () = shared.writable.notified() => {}
+                }
+                continue;
+            }
+            let written = tokio::select! {
+                biased;
+                () = self.tasks.stopped() => break,
+                written = writer.write_all(&bytes) => written,
+            };
+            if written.is_err() {
+                self.peers.socket_disconnected(&descriptor);
+                shared.closed.cancel();
+                break;
+            }
+            if refused && self.peers.write_buffer_space_avail(&mut descriptor).is_err() {
+                shared.closed.cancel();
+                break;
+            }
+        }
+        let _ = writer.shutdown().await;
+    }
+}

@@ -1,0 +1,217 @@
+//! The output gate: nothing LDK says leaves before the state that made it say so is durable.
+//!
+//! LDK runs on in memory and its persister answers "completed" at once. In exchange this room
+//! owes one rule, kept here and nowhere else: peer messages and broadcasts are taken before a
+//! batch is sealed and released after it is durable. Whatever LDK had done when an output was
+//! taken is therefore in that batch or an earlier one.
+//!
+//! The manager and the monitors are written of one moment: [`SealingWriter`] seals the batch at
+//! the first byte the manager writes, when LDK holds its consistency lock and no monitor update
+//! can be under way. So a manager older than a monitor never reaches the disk.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bitcoin::Transaction;
+use bitcoin::secp256k1::PublicKey;
+use lightning::chain::chaininterface::{BroadcasterInterface, TransactionType};
+use lightning::io;
+use lightning::ln::msgs::{BaseMessageHandler, MessageSendEvent};
+use lightning::util::ser::{Writeable, Writer};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::build::ChannelManager;
+use crate::chain::broadcast::BroadcastQueue;
+use crate::store::{Batch, Gate, Table};
+use crate::wallet::Wallet;
+
+/// Holds LDK's outputs until their cause is durable.
+pub struct OutputGate {
+    /// Weak, since the manager holds the gate as its broadcaster.
+    manager: OnceLock<Weak<ChannelManager>>,
+    broadcasts: BroadcastQueue,
+    wallet: Arc<Wallet>,
+    held: Mutex<Held>,
+    /// Packages LDK asked for since the last cycle.
+    asked: Mutex<Vec<Vec<Transaction>>>,
+    /// Whether a monitor was written since the manager was last encoded.
+    monitor_written: AtomicBool,
+    /// Wakes whoever lets the peer handler send.
+    pub(super) released: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Taken from LDK, waiting for the batch under way.
+    messages: Vec<MessageSendEvent>,
+    packages: Vec<Vec<Transaction>>,
+    /// Durable, waiting for the peer handler.
+    ready: VecDeque<MessageSendEvent>,
+}
+
+impl OutputGate {
+    /// Makes a gate in front of `broadcasts`. `wallet` hears of every transaction.
+    pub fn new(broadcasts: BroadcastQueue, wallet: Arc<Wallet>) -> Self {
+        Self {
+            manager: OnceLock::new(),
+            broadcasts,
+            wallet,
+            held: Mutex::default(),
+            asked: Mutex::default(),
+            monitor_written: AtomicBool::new(false),
+            released: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Puts `manager` behind the gate. Called once while the room is built.
+    pub(super) fn guard(&self, manager: &Arc<ChannelManager>) {
+        assert!(self.manager.set(Arc::downgrade(manager)).is_ok(), "a gate guards one manager");
+    }
+
+    fn manager(&self) -> Option<Arc<ChannelManager>> {
+        self.manager.get().and_then(Weak::upgrade)
+    }
+
+    /// Notes that a monitor write is pending: the manager must go with it.
+    pub(super) fn monitor_written(&self) {
+        self.monitor_written.store(true, Ordering::Release);
+    }
+
+    /// Returns the messages that may be sent now.
+    pub(super) fn take_ready(&self) -> Vec<MessageSendEvent> {
+        self.held.lock().ready.drain(..).collect()
+    }
+
+    /// Tells LDK that `peer` has gone, and drops what was meant for that connection.
+    ///
+    /// A message of an old connection on a new one would break the protocol; LDK makes it anew
+    /// after `channel_reestablish`.
+    pub(super) fn peer_disconnected(&self, manager: &ChannelManager, peer: PublicKey) {
+        // One lock over both, or a cycle could take messages between them.
+        let mut held = self.held.lock();
+        manager.peer_disconnected(peer);
+        held.messages.retain(|message| receiver(message) != Some(peer));
+        held.ready.retain(|message| receiver(message) != Some(peer));
+    }
+}
+
+impl Gate for OutputGate {
+    fn collect(&self) {
+        let Some(manager) = self.manager() else {
+            return;
+        };
+        let mut held = self.held.lock();
+        held.messages.extend(manager.get_and_clear_pending_msg_events());
+        held.packages.append(&mut self.asked.lock());
+    }
+
+    fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
+        let Some(manager) = self.manager() else {
+            return seal();
+        };
+        let mut batch = Batch::default();
+        let dirty = manager.get_and_clear_needs_persistence();
+        if !self.monitor_written.swap(false, Ordering::AcqRel) && !dirty {
+            batch = seal();
+            if !self.monitor_written.swap(false, Ordering::AcqRel) {
+                return batch;
+            }
+            // A monitor update slipped in between: its manager follows in the same batch.
+        }
+        let mut writer = SealingWriter { seal, sealed: None, bytes: Vec::new() };
+        manager.write(&mut writer).expect("writing to memory cannot fail");
+        let SealingWriter { sealed, bytes, .. } = writer;
+        batch.append(sealed.expect("a manager writes at least one byte"));
+        batch.put(Table::Manager.key("current"), bytes);
+        batch
+    }
+
+    fn release(&self) {
+        let packages = {
+            let mut held = self.held.lock();
+            let messages = std::mem::take(&mut held.messages);
+            held.ready.extend(messages);
+            std::mem::take(&mut held.packages)
+        };
+        for package in packages {
+            self.broadcasts.push(package);
+        }
+        self.released.notify_one();
+    }
+}
+
+impl BroadcasterInterface for OutputGate {
+    fn broadcast_transactions(&self, transactions: &[(&Transaction, TransactionType)]) {
+        let package: Vec<Transaction> =
+            transactions.iter().map(|(transaction, _)| (*transaction).clone()).collect();
+        for transaction in &package {
+            // Coins it spends are taken from here on, and change of it counts.
+            let _durable_before_it_leaves = self.wallet.apply_unconfirmed(transaction);
+        }
+        self.asked.lock().push(package);
+    }
+}
+
+/// Seals the batch at the first byte written, inside LDK's consistency lock.
+struct SealingWriter<'a> {
+    seal: &'a mut dyn FnMut() -> Batch,
+    sealed: Option<Batch>,
+    bytes: Vec<u8>,
+}
+
+impl Writer for SealingWriter<'_> {
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), io::Error> {
+        if self.sealed.is_none() {
+            self.sealed = Some((self.seal)());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// The peer a message is for; `None` for a broadcast to all.
+fn receiver(message: &MessageSendEvent) -> Option<PublicKey> {
+    use MessageSendEvent as M;
+    match message {
+        M::SendPeerStorage { node_id, .. }
+        | M::SendPeerStorageRetrieval { node_id, .. }
+        | M::SendAcceptChannel { node_id, .. }
+        | M::SendAcceptChannelV2 { node_id, .. }
+        | M::SendOpenChannel { node_id, .. }
+        | M::SendOpenChannelV2 { node_id, .. }
+        | M::SendFundingCreated { node_id, .. }
+        | M::SendFundingSigned { node_id, .. }
+        | M::SendStfu { node_id, .. }
+        | M::SendSpliceInit { node_id, .. }
+        | M::SendSpliceAck { node_id, .. }
+        | M::SendSpliceLocked { node_id, .. }
+        | M::SendTxAddInput { node_id, .. }
+        | M::SendTxAddOutput { node_id, .. }
+        | M::SendTxRemoveInput { node_id, .. }
+        | M::SendTxRemoveOutput { node_id, .. }
+        | M::SendTxComplete { node_id, .. }
+        | M::SendTxSignatures { node_id, .. }
+        | M::SendTxInitRbf { node_id, .. }
+        | M::SendTxAckRbf { node_id, .. }
+        | M::SendTxAbort { node_id, .. }
+        | M::SendChannelReady { node_id, .. }
+        | M::SendAnnouncementSignatures { node_id, .. }
+        | M::UpdateHTLCs { node_id, .. }
+        | M::SendRevokeAndACK { node_id, .. }
+        | M::SendClosingSigned { node_id, .. }
+        | M::SendShutdown { node_id, .. }
+        | M::SendChannelReestablish { node_id, .. }
+        | M::SendChannelAnnouncement { node_id, .. }
+        | M::SendChannelUpdate { node_id, .. }
+        | M::HandleError { node_id, .. }
+        | M::SendChannelRangeQuery { node_id, .. }
+        | M::SendShortIdsQuery { node_id, .. }
+        | M::SendReplyChannelRange { node_id, .. }
+        | M::SendGossipTimestampFilter { node_id, .. } => Some(*node_id),
+        M::BroadcastChannelAnnouncement { .. }
+        | M::BroadcastChannelUpdate { .. }
+        | M::BroadcastNodeAnnouncement { .. } => None,
+    }
+}

@@ -1,0 +1,122 @@
+//! The channel manager as the peer handler sees it: behind the gate.
+//!
+//! Every message goes straight in. What comes out is what [`OutputGate`] has released.
+
+use std::sync::Arc;
+
+use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::msgs::{self, BaseMessageHandler, ChannelMessageHandler, MessageSendEvent};
+use lightning::ln::types::ChannelId;
+use lightning::types::features::{InitFeatures, NodeFeatures};
+
+use super::build::ChannelManager;
+use super::gate::OutputGate;
+
+/// LDK's channel manager with its outgoing messages gated.
+pub struct GatedManager {
+    manager: Arc<ChannelManager>,
+    gate: Arc<OutputGate>,
+}
+
+impl GatedManager {
+    /// Puts `gate` in front of `manager`.
+    pub fn new(manager: Arc<ChannelManager>, gate: Arc<OutputGate>) -> Self {
+        Self { manager, gate }
+    }
+}
+
+impl BaseMessageHandler for GatedManager {
+    fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        self.gate.take_ready()
+    }
+
+    fn peer_disconnected(&self, peer: PublicKey) {
+        self.gate.peer_disconnected(&self.manager, peer);
+    }
+
+    fn provided_node_features(&self) -> NodeFeatures {
+        self.manager.provided_node_features()
+    }
+
+    fn provided_init_features(&self, peer: PublicKey) -> InitFeatures {
+        self.manager.provided_init_features(peer)
+    }
+
+    fn peer_connected(&self, peer: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
+        self.manager.peer_connected(peer, init, inbound)
+    }
+}
+
+/// Forwards each named message to the manager unchanged.
+macro_rules! forward {
+    (by_ref { $($by_ref:ident: $ref_type:ident),* $(,)? } by_value { $($by_value:ident: $value_type:ident),* $(,)? }) => {
+        impl ChannelMessageHandler for GatedManager {
+            $(fn $by_ref(&self, peer: PublicKey, message: &msgs::$ref_type) {
+                self.manager.$by_ref(peer, message);
+            })*
+            $(fn $by_value(&self, peer: PublicKey, message: msgs::$value_type) {
+                self.manager.$by_value(peer, message);
+            })*
+
+            fn handle_commitment_signed_batch(
+                &self,
+                peer: PublicKey,
+                channel_id: ChannelId,
+                batch: Vec<msgs::CommitmentSigned>,
+            ) {
+                self.manager.handle_commitment_signed_batch(peer, channel_id, batch);
+            }
+
+            fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
+                self.manager.get_chain_hashes()
+            }
+
+            fn message_received(&self) {
+                self.manager.message_received();
+            }
+        }
+    };
+}
+
+forward! {
+    by_ref {
+        handle_open_channel: OpenChannel,
+        handle_open_channel_v2: OpenChannelV2,
+        handle_accept_channel: AcceptChannel,
+        handle_accept_channel_v2: AcceptChannelV2,
+        handle_funding_created: FundingCreated,
+        handle_funding_signed: FundingSigned,
+        handle_channel_ready: ChannelReady,
+        handle_shutdown: Shutdown,
+        handle_closing_signed: ClosingSigned,
+        handle_stfu: Stfu,
+        handle_splice_init: SpliceInit,
+        handle_splice_ack: SpliceAck,
+        handle_splice_locked: SpliceLocked,
+        handle_tx_add_input: TxAddInput,
+        handle_tx_add_output: TxAddOutput,
+        handle_tx_remove_input: TxRemoveInput,
+        handle_tx_remove_output: TxRemoveOutput,
+        handle_tx_complete: TxComplete,
+        handle_tx_signatures: TxSignatures,
+        handle_tx_init_rbf: TxInitRbf,
+        handle_tx_ack_rbf: TxAckRbf,
+        handle_tx_abort: TxAbort,
+        handle_update_add_htlc: UpdateAddHTLC,
+        handle_update_fail_htlc: UpdateFailHTLC,
+        handle_update_fail_malformed_htlc: UpdateFailMalformedHTLC,
+        handle_commitment_signed: CommitmentSigned,
+        handle_revoke_and_ack: RevokeAndACK,
+        handle_update_fee: UpdateFee,
+        handle_announcement_signatures: AnnouncementSignatures,
+        handle_channel_reestablish: ChannelReestablish,
+        handle_channel_update: ChannelUpdate,
+        handle_error: ErrorMessage,
+    }
+    by_value {
+        handle_peer_storage: PeerStorage,
+        handle_peer_storage_retrieval: PeerStorageRetrieval,
+        handle_update_fulfill_htlc: UpdateFulfillHTLC,
+    }
+}

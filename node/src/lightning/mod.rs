@@ -1,0 +1,42 @@
+//! The LDK room: everything that touches `lightning`, and the only place that does.
+//!
+//! Services talk to [`Lightning`] in the vocabulary of [`types`] and hear [`LightningEvent`]s.
+//! Read `gate.rs` first: it keeps the one rule on which the node's safety rests. `build.rs` is
+//! the assembly, `driver.rs` the loop, `persist.rs` what lands in the store.
+
+mod build;
+mod chain;
+mod channels;
+mod coins;
+mod connections;
+mod driver;
+mod events;
+mod gate;
+mod gossip;
+mod logger;
+mod messages;
+mod payments;
+mod peers;
+mod persist;
+mod room;
+mod routes;
+mod signer;
+pub mod types;
+mod user_config;
+
+pub use build::{Loaded, Materials};
+pub use channels::{
+    ChannelCommandError, ChannelSnapshot, ClaimKind, Claimable, ForwardingFees, OpenChannel,
+    PendingBalance, Spendable,
+};
+pub use driver::EventHandler;
+pub use events::{CloseKind, FailureReason, InboundKind, LightningEvent};
+pub use payments::{
+    DecodeError, Decoded, DecodedKind, InvoiceDescription, InvoiceError, InvoiceRequest, SendError,
+    SendLimits,
+};
+pub use peers::PeerBook;
+pub use persist::LoadError;
+pub use room::{ConnectError, Lightning, PeerInfo};
+pub use routes::{Hop, PartRoute, RouteEstimate, RouteQuery, RouteTarget};
+pub use user_config::ChannelPolicy;

@@ -1,0 +1,311 @@
+//! LDK's state in our store: monitors as one full write and its updates, the rest by name.
+//!
+//! A monitor is written in full when it is new, when LDK asks for it (blocks with pending
+//! claims), and when its updates since then weigh as much as itself, so that the bytes written
+//! stay within a constant factor of the bytes that changed. Everything else is an appended
+//! update. Nothing here syncs: the commit cycle does, see `gate.rs` for why LDK may go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lightning::chain::BlockLocator;
+use lightning::chain::ChannelMonitorUpdateStatus;
+use lightning::chain::chaininterface::{BroadcasterInterface, FeeEstimator};
+use lightning::chain::chainmonitor::Persist;
+use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
+use lightning::io;
+use lightning::sign::InMemorySigner;
+use lightning::util::logger::Logger;
+use lightning::util::persist::{KVStoreSync, MonitorName};
+use lightning::util::ser::{Readable, ReadableArgs, Writeable};
+use parking_lot::Mutex;
+
+use super::gate::OutputGate;
+use super::signer::NodeKeys;
+use crate::store::{Batch, Committer, Pair, StoreError, Table};
+
+/// Pairs read per step when a table is loaded.
+const LOAD_STEP: usize = 1_000;
+
+/// Why the saved state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record is not what LDK wrote.
+    #[error("{what} on disk cannot be read: {detail}; restore a backup, do not delete it")]
+    Unreadable {
+        /// Which record.
+        what: String,
+        /// LDK's word for it.
+        detail: String,
+    },
+}
+
+/// Writes monitors through the commit cycle.
+pub struct MonitorPersister {
+    committer: Committer,
+    gate: Arc<OutputGate>,
+    /// By monitor name: what the next full write would replace.
+    written: Mutex<HashMap<String, Written>>,
+}
+
+#[derive(Default)]
+struct Written {
+    full_bytes: usize,
+    update_bytes: usize,
+    /// Ids of the updates on disk since the full write.
+    updates: Vec<u64>,
+}
+
+impl MonitorPersister {
+    /// Makes a persister that writes through `committer` and tells `gate`.
+    pub fn new(committer: Committer, gate: Arc<OutputGate>) -> Self {
+        Self { committer, gate, written: Mutex::default() }
+    }
+
+    fn write_full(&self, name: &MonitorName, monitor: &ChannelMonitor<InMemorySigner>) {
+        let name = name.to_string();
+        let bytes = monitor.encode();
+        let mut batch = Batch::default();
+        {
+            let mut written = self.written.lock();
+            let entry = written.entry(name.clone()).or_default();
+            for id in entry.updates.drain(..) {
+                batch.delete(update_key(&name, id));
+            }
+            entry.full_bytes = bytes.len();
+            entry.update_bytes = 0;
+        }
+        batch.put(Table::Monitor.key(&name), bytes);
+        self.enqueue(batch);
+    }
+
+    fn enqueue(&self, batch: Batch) {
+        // The flag first: a cycle that takes the write must see it.
+        self.gate.monitor_written();
+        let _durable_with_the_cycle = self.committer.enqueue(batch);
+    }
+
+    /// Reads all monitors, each with its updates applied.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be read: a node must not run with a channel unwatched.
+    pub(super) fn load<B, F, L>(
+        &self,
+        keys: &NodeKeys,
+        broadcaster: &B,
+        fees: &F,
+        logger: &L,
+    ) -> Result<Vec<ChannelMonitor<InMemorySigner>>, LoadError>
+    where
+        B: BroadcasterInterface,
+        F: FeeEstimator,
+        L: Logger,
+    {
+        let mut monitors = Vec::new();
+        for (key, bytes) in read_table(&self.committer, Table::Monitor)? {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            let unreadable = |what: &str, detail: &dyn std::fmt::Debug| LoadError::Unreadable {
+                what: format!("{what} {name}"),
+                detail: format!("{detail:?}"),
+            };
+            let (_, monitor) = <(BlockLocator, ChannelMonitor<InMemorySigner>)>::read(
+                &mut &bytes[..],
+                (keys, keys),
+            )
+            .map_err(|error| unreadable("channel monitor", &error))?;
+            let mut written = Written { full_bytes: bytes.len(), ..Written::default() };
+            let (from, to) = update_range(&name);
+            for (key, bytes) in read_range(&self.committer, from, to)? {
+                let update = ChannelMonitorUpdate::read(&mut &bytes[..])
+                    .map_err(|error| unreadable("update of channel monitor", &error))?;
+                written.update_bytes += key.len() + bytes.len();
+                written.updates.push(update.update_id);
+                // A full write covers the updates before it.
+                if update.update_id > monitor.get_latest_update_id() {
+                    monitor
+                        .update_monitor(&update, broadcaster, fees, logger)
+                        .map_err(|()| unreadable("update of channel monitor", &update.update_id))?;
+                }
+            }
+            self.written.lock().insert(name, written);
+            monitors.push(monitor);
+        }
+        Ok(monitors)
+    }
+}
+
+impl Persist<InMemorySigner> for MonitorPersister {
+    fn persist_new_channel(
+        &self,
+        name: MonitorName,
+        monitor: &ChannelMonitor<InMemorySigner>,
+    ) -> ChannelMonitorUpdateStatus {
+        self.write_full(&name, monitor);
+        ChannelMonitorUpdateStatus::Completed
+    }
+
+    fn update_persisted_channel(
+        &self,
+        name: MonitorName,
+        update: Option<&ChannelMonitorUpdate>,
+        monitor: &ChannelMonitor<InMemorySigner>,
+    ) -> ChannelMonitorUpdateStatus {
+        let Some(update) = update else {
+            self.write_full(&name, monitor);
+            return ChannelMonitorUpdateStatus::Completed;
+        };
+        let text = name.to_string();
+        let key = update_key(&text, update.update_id);
+        let bytes = update.encode();
+        let heavy = {
+            let mut written = self.written.lock();
+            let entry = written.entry(text).or_default();
+            entry.update_bytes += key.len() + bytes.len();
+            let heavy = entry.update_bytes > entry.full_bytes;
+            if !heavy {
+                entry.updates.push(update.update_id);
+            }
+            heavy
+        };
+        if heavy {
+            self.write_full(&name, monitor);
+        } else {
+            let mut batch = Batch::default();
+            batch.put(key, bytes);
+            self.enqueue(batch);
+        }
+        ChannelMonitorUpdateStatus::Completed
+    }
+
+    fn archive_persisted_channel(&self, name: MonitorName) {
+        let name = name.to_string();
+        let mut batch = Batch::default();
+        match self.committer.get(&Table::Monitor.key(&name)) {
+            Ok(Some(bytes)) => {
+                batch.put(Table::MonitorArchive.key(&name), bytes);
+                batch.delete(Table::Monitor.key(&name));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, name, "closed channel stays in the store for now");
+                return;
+            }
+        }
+        if let Some(written) = self.written.lock().remove(&name) {
+            for id in written.updates {
+                batch.delete(update_key(&name, id));
+            }
+        }
+        self.enqueue(batch);
+    }
+}
+
+fn update_key(name: &str, update_id: u64) -> Vec<u8> {
+    let mut rest = name.as_bytes().to_vec();
+    rest.push(b'/');
+    rest.extend_from_slice(&update_id.to_be_bytes());
+    Table::MonitorUpdate.key(rest)
+}
+
+fn update_range(name: &str) -> (Vec<u8>, Vec<u8>) {
+    (Table::MonitorUpdate.key(format!("{name}/")), Table::MonitorUpdate.key(format!("{name}0")))
+}
+
+fn read_table(committer: &Committer, table: Table) -> Result<Vec<Pair>, StoreError> {
+    let (from, to) = table.range();
+    let pairs = read_range(committer, from, to)?;
+    Ok(pairs
+        .into_iter()
+        .filter_map(|(key, value)| Some((table.rest(&key)?.to_vec(), value)))
+        .collect())
+}
+
+fn read_range(
+    committer: &Committer,
+    mut from: Vec<u8>,
+    to: Vec<u8>,
+) -> Result<Vec<Pair>, StoreError> {
+    let mut all = Vec::new();
+    loop {
+        let step = committer.scan(&from, &to, LOAD_STEP)?;
+        let done = step.len() < LOAD_STEP;
+        all.extend(step);
+        match all.last() {
+            Some((last, _)) if !done => {
+                from = last.clone();
+                from.push(0);
+            }
+            _ => return Ok(all),
+        }
+    }
+}
+
+fn failed(error: StoreError) -> io::Error {
+    io::Error::new(io::ErrorKind::Other, error)
+}
+
+/// LDK's smaller objects (sweeper, scorer, graph) in the store.
+pub struct LdkObjects {
+    committer: Committer,
+}
+
+impl LdkObjects {
+    /// Reads and writes through `committer`.
+    pub fn new(committer: Committer) -> Self {
+        Self { committer }
+    }
+
+    fn key(primary: &str, secondary: &str, key: &str) -> Vec<u8> {
+        Table::Ldk.key(format!("{primary}/{secondary}/{key}"))
+    }
+}
+
+impl KVStoreSync for LdkObjects {
+    fn read(&self, primary: &str, secondary: &str, key: &str) -> Result<Vec<u8>, io::Error> {
+        self.committer
+            .get(&Self::key(primary, secondary, key))
+            .map_err(failed)?
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn write(
+        &self,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), io::Error> {
+        let mut batch = Batch::default();
+        batch.put(Self::key(primary, secondary, key), value);
+        let _durable_with_the_cycle = self.committer.enqueue(batch);
+        Ok(())
+    }
+
+    fn remove(
+        &self,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+        _lazy: bool,
+    ) -> Result<(), io::Error> {
+        let mut batch = Batch::default();
+        batch.delete(Self::key(primary, secondary, key));
+        let _durable_with_the_cycle = self.committer.enqueue(batch);
+        Ok(())
+    }
+
+    fn list(&self, primary: &str, secondary: &str) -> Result<Vec<String>, io::Error> {
+        let prefix = Self::key(primary, secondary, "");
+        let mut to = prefix.clone();
+        *to.last_mut().expect("a key ends in its separator") += 1;
+        let pairs = read_range(&self.committer, prefix.clone(), to).map_err(failed)?;
+        Ok(pairs
+            .into_iter()
+            .map(|(key, _)| String::from_utf8_lossy(&key[prefix.len()..]).into_owned())
+            .collect())
+    }
+}

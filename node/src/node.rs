@@ -1,0 +1,548 @@
+//! The composition root: every service and task of a node, in the order they come to life.
+//!
+//! The order matters for money. State is read before the chain is followed, the chain is caught
+//! up before channels are watched, LDK repeats its events before interrupted work is resumed,
+//! and peers and callers are let in last.
+
+#![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{Amount, Network};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::broadcast::BroadcastQueue;
+use crate::chain::fees::FeeEstimates;
+use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
+use crate::chain::{BlockRef, ChainError};
+use crate::channels::{ChannelParts, Channels};
+use crate::config::{ChainBackend, Config, network_name};
+use crate::environment::{Committing, Environment, LinkError};
+use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
+use crate::keys::Keys;
+use crate::lightning::types::NodeId;
+use crate::lightning::{
+    ChannelPolicy, EventHandler, Lightning, LightningEvent, LoadError, Loaded, Materials, PeerBook,
+};
+use crate::onchain::OnChain;
+use crate::payments::{PaymentDefaults, Payments};
+use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
+use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
+use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
+use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
+use crate::runtime::Tasks;
+use crate::store::{Batch, Committer, StoreError, Table};
+use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+
+/// How often slow housekeeping of services runs.
+const TICK: Duration = Duration::from_secs(5);
+/// How often old idempotency records are looked for.
+const PRUNE: Duration = Duration::from_secs(3_600);
+/// How often the node tells announced peers who it is.
+const ANNOUNCE: Duration = Duration::from_secs(3_600);
+
+/// Why a node does not start. Nothing was broadcast, paid or answered.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory belongs to another node.
+    #[error(
+        "data directory belongs to node {found_node} on {found_network}, the seed and configuration are of node {node} on {network}; use the right --data-dir or seed"
+    )]
+    OtherNode {
+        /// The node that wrote it.
+        found_node: String,
+        /// Its network.
+        found_network: String,
+        /// The node of the seed.
+        node: NodeId,
+        /// The configured network.
+        network: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The wallet.
+    #[error(transparent)]
+    Wallet(#[from] OpenWalletError),
+    /// LDK's state.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The chain source.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A listening address.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The API's address.
+    #[error(
+        "cannot serve the API on {address}: {source}; is another node running there? Set rpc.listen"
+    )]
+    CannotListen {
+        /// It.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The API's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The API's token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The API's server.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The file by which clients find the node.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// A thread.
+    #[error("the operating system gives no thread: {0}")]
+    Thread(std::io::Error),
+    /// It was told to stop while starting.
+    #[error("stopped while starting")]
+    Stopped,
+}
+
+/// A running node.
+pub struct Node {
+    /// Its configuration.
+    pub config: Config,
+    /// Its seams.
+    pub environment: Environment,
+    /// The way to the store.
+    pub committer: Committer,
+    /// Durable events.
+    pub journal: Journal,
+    /// Coins.
+    pub wallet: Arc<Wallet>,
+    /// Sending them.
+    pub onchain: Arc<OnChain>,
+    /// LDK.
+    pub lightning: Arc<Lightning>,
+    /// Addresses of peers.
+    pub peers: Arc<PeerBook>,
+    /// The channels service.
+    pub channels: Arc<Channels>,
+    /// The payments service.
+    pub payments: Arc<Payments>,
+    /// How far the chain was followed.
+    pub sync: watch::Receiver<SyncState>,
+    /// Where peers can reach it, with real ports.
+    pub listening: Vec<String>,
+    /// Where callers reach it, with its real port; empty if it serves none.
+    pub rpc_address: String,
+    /// Background work.
+    pub tasks: Tasks,
+    asked_to_stop: CancellationToken,
+}
+
+impl Node {
+    /// Starts a node: from the store in `environment`, with the keys of its seed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start(
+        config: Config,
+        keys: Arc<Keys>,
+        environment: Environment,
+    ) -> Result<Self, StartError> {
+        let tasks = Tasks::new();
+        let committer = Committer::new(Arc::clone(&environment.store));
+        // Outlives the tasks: the last batch is written after they have ended.
+        let cycle = Tasks::new();
+        match environment.committing {
+            Committing::Thread => drop(committer.run_thread().map_err(StartError::Thread)?),
+            Committing::Inline => cycle.spawn("commit", committer.clone().run_task()),
+        }
+        let started =
+            Self::assemble(config, &keys, environment, committer.clone(), tasks.clone()).await;
+        if started.is_err() {
+            tasks.stop().await;
+            committer.stop();
+            committer.stopped().await;
+        }
+        started
+    }
+
+    async fn assemble(
+        config: Config,
+        keys: &Arc<Keys>,
+        environment: Environment,
+        committer: Committer,
+        tasks: Tasks,
+    ) -> Result<Self, StartError> {
+        claim_store(&committer, keys.node_id(), config.network)?;
+        let door = Door::new();
+        let rpc_address = serve_rpc(&config, &environment, &door, &tasks).await?;
+        let asked_to_stop = CancellationToken::new();
+        let journal = Journal::open(committer.clone(), Arc::clone(&environment.clock))?;
+        let tip = environment.chain.tip().await?;
+        let wallet = Arc::new(Wallet::open(WalletParams {
+            keys: Arc::clone(keys),
+            committer: committer.clone(),
+            clock: Arc::clone(&environment.clock),
+            entropy: Arc::clone(&environment.entropy),
+            anchor_reserve_per_channel: Amount::from_sat(
+                config.wallet.anchor_reserve_sat_per_channel,
+            ),
+            birthday: birthday(&config, &environment, tip).await?,
+            lookahead: LOOKAHEAD_DEFAULT,
+        })?);
+        let fees = FeeEstimates::new(Arc::clone(&environment.fees));
+        if let Err(error) = fees.refresh().await {
+            tracing::warn!(%error, "no feerates yet; cautious ones stand in");
+        }
+        let broadcasts = BroadcastQueue::default();
+        let mut follower = Follower::new(
+            Arc::clone(&environment.chain),
+            Arc::clone(&environment.clock),
+            FollowerConfig { stall_after: stall_after(&config), ..FollowerConfig::default() },
+        );
+
+        let loaded = Loaded::read(Materials {
+            environment: environment.clone(),
+            network: config.network,
+            seed: keys.lightning_seed(),
+            policy: policy(&config),
+            committer: committer.clone(),
+            wallet: Arc::clone(&wallet),
+            broadcasts: broadcasts.clone(),
+            fees: fees.clone(),
+            tip,
+            tasks: tasks.clone(),
+        })?;
+        let mut starting = loaded.listeners();
+        starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
+        follower.catch_up(&starting, &tasks.stop_signal()).await.ok_or(StartError::Stopped)?;
+        drop(starting);
+
+        let lightning = Lightning::start(loaded, tasks.clone())?;
+        let peers = Arc::new(PeerBook::open(committer.clone())?);
+        let payments = Arc::new(Payments::open(
+            journal.clone(),
+            committer.clone(),
+            Arc::clone(&lightning),
+            Arc::clone(&environment.entropy),
+            payment_defaults(&config),
+            config.network,
+        )?);
+        let channels = Arc::new(Channels::open(ChannelParts {
+            journal: journal.clone(),
+            committer: committer.clone(),
+            lightning: Arc::clone(&lightning),
+            wallet: Arc::clone(&wallet),
+            fees: fees.clone(),
+            peers: Arc::clone(&peers),
+            entropy: Arc::clone(&environment.entropy),
+        })?);
+        let onchain = Arc::new(OnChain::new(
+            Arc::clone(&wallet),
+            committer.clone(),
+            broadcasts.clone(),
+            fees.clone(),
+            Arc::clone(&environment.clock),
+        ));
+        let services = Arc::new(Services {
+            payments: Arc::clone(&payments),
+            channels: Arc::clone(&channels),
+            peers: Arc::clone(&peers),
+            lightning: Arc::clone(&lightning),
+            tasks: tasks.clone(),
+        });
+        let forward_delay = Duration::from_millis(config.lightning.forward_delay_ms);
+        lightning.drive(services, forward_delay);
+        tasks.spawn("payment attempts", Arc::clone(&payments).make_attempts(tasks.clone()));
+        payments.resume();
+        channels.resume();
+        onchain.resume();
+
+        let sync = follower.subscribe();
+        let mut listeners = lightning.listeners();
+        listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
+        listeners.push(Arc::new(broadcasts.clone()));
+        tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
+        tasks.spawn(
+            "broadcasts",
+            broadcasts.run(Arc::clone(&environment.broadcaster), tasks.stop_signal()),
+        );
+        tasks.spawn("fees", fees.run(sync.clone(), tasks.stop_signal()));
+        for peer in &config.lightning.peers {
+            let _kept = peers.remember(peer.node_id, &peer.address, true);
+        }
+        tasks.spawn(
+            "peers",
+            Arc::clone(&peers).keep_connected(Arc::clone(&lightning), tasks.clone()),
+        );
+        let mut listening = Vec::new();
+        for address in &config.lightning.listen_addresses {
+            let listener = environment.links.listen(address).await?;
+            listening.push(listener.address());
+            lightning.accept(listener);
+        }
+        tasks.spawn(
+            "services",
+            housekeeping(
+                Arc::clone(&payments),
+                Arc::clone(&channels),
+                Idempotency::new(committer.clone()),
+                journal.clone(),
+                sync.clone(),
+                tasks.clone(),
+            ),
+        );
+        if !config.lightning.announce_addresses.is_empty() {
+            tasks
+                .spawn("announce", announce(Arc::clone(&lightning), config.clone(), tasks.clone()));
+        }
+        let started = NodeEvent::Started {
+            version: env!("CARGO_PKG_VERSION").into(),
+            height: synced_height(&sync.borrow()),
+        };
+        let ticket = journal.append(&[DomainEvent::Node(started)], Batch::default());
+        committer.durable(ticket).await?;
+        door.open(RpcParts {
+            payments: Arc::clone(&payments),
+            channels: Arc::clone(&channels),
+            lightning: Arc::clone(&lightning),
+            peers: Arc::clone(&peers),
+            onchain: Arc::clone(&onchain),
+            journal: journal.clone(),
+            committer: committer.clone(),
+            sync: sync.clone(),
+            chain: Arc::clone(&environment.chain),
+            facts: Facts {
+                alias: config.alias.clone(),
+                network: config.network,
+                chain_backend: match config.chain.backend {
+                    ChainBackend::Bitcoind => "bitcoind",
+                    ChainBackend::Embedded => "embedded",
+                },
+                listen_addresses: listening.clone(),
+                announced_addresses: config.lightning.announce_addresses.clone(),
+                started: environment.clock.now(),
+            },
+            clock: Arc::clone(&environment.clock),
+            stop: asked_to_stop.clone(),
+            tasks: tasks.clone(),
+        });
+        tracing::info!(node_id = %lightning.node_id(), ?listening, "node started");
+        Ok(Self {
+            config,
+            environment,
+            committer,
+            journal,
+            wallet,
+            onchain,
+            lightning,
+            peers,
+            channels,
+            payments,
+            sync,
+            listening,
+            rpc_address,
+            tasks,
+            asked_to_stop,
+        })
+    }
+
+    /// Waits until a caller of the API asks the node to stop.
+    pub async fn stop_requested(&self) {
+        self.asked_to_stop.cancelled().await;
+    }
+
+    /// Stops the node: peers first, then tasks, then the last batch is written.
+    pub async fn stop(self) {
+        let stopping = DomainEvent::Node(NodeEvent::Stopping);
+        let _last = self.journal.append(&[stopping], Batch::default());
+        self.tasks.stop().await;
+        self.committer.stop();
+        self.committer.stopped().await;
+        tracing::info!("node stopped");
+    }
+}
+
+/// Listens for callers, who hear `STARTING` until the door opens. Returns the address.
+async fn serve_rpc(
+    config: &Config,
+    environment: &Environment,
+    door: &Door,
+    tasks: &Tasks,
+) -> Result<String, StartError> {
+    if config.rpc.listen.is_empty() {
+        return Ok(String::new());
+    }
+    let cannot_listen =
+        |source| StartError::CannotListen { address: config.rpc.listen.clone(), source };
+    let listener =
+        tokio::net::TcpListener::bind(&config.rpc.listen).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?.to_string();
+    let files = TlsFiles { cert: config.tls_cert_file(), key: config.tls_key_file() };
+    let tls =
+        TlsIdentity::load_or_create(&files, &config.rpc.tls_extra_names, &*environment.clock)?;
+    let token = AdminToken::load_or_create(&config.token_file(), &*environment.entropy)?;
+    rpc::serve(door.clone(), listener, &tls, Authenticator::new(token), tasks).await?;
+    let connection =
+        Connection { rpc: address.clone(), tls_cert: files.cert, token_file: config.token_file() };
+    connection.write(&config.data_dir().join(CONNECTION_FILE))?;
+    Ok(address)
+}
+
+/// The height that every part of the node has seen; 0 before the first look.
+fn synced_height(state: &SyncState) -> u32 {
+    state.synced.map_or(0, |block| block.height)
+}
+
+/// When a tip counts as stalled; regtest has blocks only when somebody asks for them.
+fn stall_after(config: &Config) -> Option<Duration> {
+    (config.network != Network::Regtest)
+        .then(|| Duration::from_secs(config.chain.stall_warning_seconds))
+}
+
+/// Notes whose store this is, or refuses another's.
+fn claim_store(committer: &Committer, node: NodeId, network: Network) -> Result<(), StartError> {
+    let network = network_name(network).to_owned();
+    let ours = format!("{node} {network}");
+    let key = Table::Meta.key("owner");
+    match committer.get(&key)? {
+        None => {
+            let mut batch = Batch::default();
+            batch.put(key, ours.into_bytes());
+            let _durable_with_the_first_event = committer.enqueue(batch);
+            Ok(())
+        }
+        Some(found) if found == ours.as_bytes() => Ok(()),
+        Some(found) => {
+            let found = String::from_utf8_lossy(&found).into_owned();
+            let (found_node, found_network) = found.split_once(' ').unwrap_or((&found, "?"));
+            Err(StartError::OtherNode {
+                found_node: found_node.to_owned(),
+                found_network: found_network.to_owned(),
+                node,
+                network,
+            })
+        }
+    }
+}
+
+/// The block a new wallet starts at: the configured height, else the tip.
+async fn birthday(
+    config: &Config,
+    environment: &Environment,
+    tip: BlockRef,
+) -> Result<Option<BlockRef>, ChainError> {
+    let height = config.chain.birthday_height;
+    if height == 0 || height >= tip.height {
+        return Ok(Some(tip));
+    }
+    let hash = environment.chain.block_hash(height).await?;
+    Ok(hash.map(|hash| BlockRef { height, hash }))
+}
+
+fn policy(config: &Config) -> ChannelPolicy {
+    let lightning = &config.lightning;
+    ChannelPolicy {
+        minimum_depth: lightning.minimum_depth,
+        to_self_delay: lightning.to_self_delay,
+        max_accepted_htlcs: lightning.max_accepted_htlcs,
+        max_inflight_percent: lightning.max_inflight_percent,
+        zero_fee_commitments: lightning.zero_fee_commitments,
+        cltv_expiry_delta: lightning.cltv_expiry_delta,
+        forwarding_fee_base_msat: lightning.forwarding_fee_base_msat,
+        forwarding_fee_ppm: lightning.forwarding_fee_ppm,
+        min_inbound_capacity_sat: lightning.inbound_channel_min_sat,
+        accept_inbound_channels: lightning.accept_inbound_channels,
+        ..ChannelPolicy::default()
+    }
+}
+
+fn payment_defaults(config: &Config) -> PaymentDefaults {
+    PaymentDefaults {
+        max_fee_base_msat: config.limits.payment_fee_base_msat,
+        max_fee_ppm: u64::from(config.limits.payment_fee_ppm),
+        retry_for: Duration::from_secs(config.limits.payment_timeout_seconds),
+        max_parts: config.limits.payment_parts_max,
+        accept_keysend: true,
+    }
+}
+
+/// Who hears LDK.
+struct Services {
+    payments: Arc<Payments>,
+    channels: Arc<Channels>,
+    peers: Arc<PeerBook>,
+    lightning: Arc<Lightning>,
+    tasks: Tasks,
+}
+
+impl EventHandler for Services {
+    fn handle(&self, event: LightningEvent) {
+        self.payments.handle(&event);
+        self.channels.handle(&event);
+        if let LightningEvent::ConnectionNeeded { peer, mut addresses } = event {
+            addresses.extend(self.peers.addresses(&peer));
+            let lightning = Arc::clone(&self.lightning);
+            self.tasks.spawn("connect on demand", async move {
+                for address in addresses {
+                    if lightning.connect(peer, &address).await.is_ok() {
+                        return;
+                    }
+                }
+                tracing::debug!(%peer, "a node needed for an onion message is not reachable");
+            });
+        }
+    }
+}
+
+async fn housekeeping(
+    payments: Arc<Payments>,
+    channels: Arc<Channels>,
+    idempotency: Idempotency,
+    journal: Journal,
+    mut sync: watch::Receiver<SyncState>,
+    tasks: Tasks,
+) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut prune = tokio::time::interval(PRUNE);
+    loop {
+        tokio::select! {
+            biased;
+            () = tasks.stopped() => break,
+            changed = sync.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let height = synced_height(&sync.borrow_and_update());
+                payments.block_connected(height);
+            }
+            _ = tick.tick() => channels.tick(),
+            _ = prune.tick() => {
+                if let Err(error) = idempotency.prune(journal.now()) {
+                    tracing::warn!(%error, "old idempotency records stay for now");
+                }
+            }
+        }
+    }
+}
+
+async fn announce(lightning: Arc<Lightning>, config: Config, tasks: Tasks) {
+    let addresses: Vec<std::net::SocketAddr> = config
+        .lightning
+        .announce_addresses
+        .iter()
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    let mut timer = tokio::time::interval(ANNOUNCE);
+    loop {
+        tokio::select! {
+            biased;
+            () = tasks.stopped() => break,
+            _ = timer.tick() => lightning.announce(&config.alias, &addresses),
+        }
+    }
+}

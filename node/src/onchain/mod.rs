@@ -1,0 +1,248 @@
+//! The wallet as a service: once per key, durable, then broadcast.
+//!
+//! The wallet builds and never broadcasts; this is who does. A transaction, the coins it takes
+//! and the caller's key become durable in one batch, and only then does it leave. After a
+//! restart [`OnChain::resume`] sends again whatever was durable and is not yet in a block, so
+//! that a crash between both steps neither loses a payment nor makes it twice.
+
+use std::sync::Arc;
+
+use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::{Address, FeeRate, Transaction, Txid};
+use parking_lot::Mutex;
+
+use crate::chain::broadcast::BroadcastQueue;
+use crate::chain::fees::{FeeEstimates, FeePurpose};
+use crate::environment::Clock;
+use crate::journal::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
+use crate::store::{Batch, Committer, StoreError, Ticket};
+use crate::wallet::{BumpError, SendAmount, SpendError, Wallet};
+
+/// Why no address is given.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the variants name the errors they carry")]
+pub enum AddressError {
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why coins are not sent. Nothing has changed, unless the store failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the variants name the errors they carry")]
+pub enum SendCoinsError {
+    #[error(transparent)]
+    Spend(#[from] SpendError),
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a transaction is not replaced. Nothing has changed, unless the store failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the variants name the errors they carry")]
+pub enum BumpFeeError {
+    #[error(transparent)]
+    Bump(#[from] BumpError),
+    #[error(transparent)]
+    Idempotency(#[from] IdempotencyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What to send, as a caller says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendCoins {
+    /// Where to.
+    pub address: String,
+    /// How much.
+    pub amount: SendAmount,
+    /// At which feerate; `None` for the estimate.
+    pub feerate_sat_per_vb: Option<u64>,
+}
+
+/// The on-chain service.
+pub struct OnChain {
+    wallet: Arc<Wallet>,
+    committer: Committer,
+    broadcasts: BroadcastQueue,
+    fees: FeeEstimates,
+    clock: Arc<dyn Clock>,
+    idempotency: Idempotency,
+    /// Held from the look at a key to its record: of concurrent duplicates one is first.
+    sending: Mutex<()>,
+}
+
+impl OnChain {
+    /// Over `wallet`; what it makes leaves through `broadcasts`.
+    pub fn new(
+        wallet: Arc<Wallet>,
+        committer: Committer,
+        broadcasts: BroadcastQueue,
+        fees: FeeEstimates,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let idempotency = Idempotency::new(committer.clone());
+        let sending = Mutex::new(());
+        Self { wallet, committer, broadcasts, fees, clock, idempotency, sending }
+    }
+
+    /// The coins.
+    pub fn wallet(&self) -> &Arc<Wallet> {
+        &self.wallet
+    }
+
+    /// Sends again what is not in a block yet. Called once after a start.
+    pub fn resume(&self) {
+        for info in self.wallet.list_transactions() {
+            if info.confirmed_in.is_none() && info.purpose.is_some() {
+                tracing::info!(txid = %info.txid, "unconfirmed transaction is broadcast again");
+                self.broadcasts.push(vec![Transaction::clone(&info.transaction)]);
+            }
+        }
+    }
+
+    /// Gives an address that was never given out before, once that is durable. A repetition
+    /// under the same key gives the first one.
+    ///
+    /// # Errors
+    ///
+    /// See [`AddressError`].
+    pub async fn new_address(&self, key: Option<&IdempotencyKey>) -> Result<String, AddressError> {
+        let (address, ticket) = self.new_address_now(key)?;
+        self.committer.durable(ticket).await?;
+        Ok(address)
+    }
+
+    fn new_address_now(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(String, Ticket), AddressError> {
+        let fingerprint = Fingerprint::of(&());
+        let now = self.clock.now();
+        let _one_at_a_time = self.sending.lock();
+        if let Some(answer) = self.idempotency.recall(key, fingerprint, now)? {
+            let address = String::from_utf8(answer).map_err(|error| corrupt(&error))?;
+            return Ok((address, self.committer.now()));
+        }
+        let record = |address: &Address| {
+            let mut batch = Batch::default();
+            let answer = address.to_string();
+            self.idempotency.record(&mut batch, key, fingerprint, answer.as_bytes(), now);
+            batch
+        };
+        let (address, ticket) = self.wallet.new_address_beside(record);
+        Ok((address.to_string(), ticket))
+    }
+
+    /// Sends coins. Returns once the transaction is durable and on its way. A repetition under
+    /// the same key sends nothing and returns the first transaction's id.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendCoinsError`].
+    pub async fn send(
+        &self,
+        send: &SendCoins,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Txid, SendCoinsError> {
+        let (transaction, ticket) = self.send_now(send, key)?;
+        self.committer.durable(ticket).await?;
+        Ok(self.broadcast(transaction))
+    }
+
+    fn send_now(
+        &self,
+        send: &SendCoins,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(Transaction, Ticket), SendCoinsError> {
+        let fingerprint = Fingerprint::of(send);
+        let _one_at_a_time = self.sending.lock();
+        if let Some(first) = self.repetition(key, fingerprint)? {
+            return Ok((first, self.committer.now()));
+        }
+        let feerate = self.feerate(send.feerate_sat_per_vb, FeePurpose::Normal)?;
+        let mut record = |transaction: &Transaction| self.record(key, fingerprint, transaction);
+        let built =
+            self.wallet.send_beside(&send.address, send.amount, feerate, Some(&mut record))?;
+        Ok((built.transaction, built.ticket))
+    }
+
+    /// Replaces an unconfirmed transaction of ours by one that pays more, as [`OnChain::send`].
+    ///
+    /// # Errors
+    ///
+    /// See [`BumpFeeError`].
+    pub async fn bump_fee(
+        &self,
+        txid: Txid,
+        feerate_sat_per_vb: Option<u64>,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Txid, BumpFeeError> {
+        let (transaction, ticket) = self.bump_fee_now(txid, feerate_sat_per_vb, key)?;
+        self.committer.durable(ticket).await?;
+        Ok(self.broadcast(transaction))
+    }
+
+    fn bump_fee_now(
+        &self,
+        txid: Txid,
+        feerate_sat_per_vb: Option<u64>,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(Transaction, Ticket), BumpFeeError> {
+        let fingerprint = Fingerprint::of(&(txid, feerate_sat_per_vb));
+        let _one_at_a_time = self.sending.lock();
+        if let Some(first) = self.repetition(key, fingerprint)? {
+            return Ok((first, self.committer.now()));
+        }
+        let feerate =
+            self.feerate(feerate_sat_per_vb, FeePurpose::Urgent).map_err(BumpError::from)?;
+        let mut record = |transaction: &Transaction| self.record(key, fingerprint, transaction);
+        let built = self.wallet.bump_fee_beside(txid, feerate, Some(&mut record))?;
+        Ok((built.transaction, built.ticket))
+    }
+
+    /// The transaction that an earlier call under `key` made.
+    fn repetition(
+        &self,
+        key: Option<&IdempotencyKey>,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<Transaction>, IdempotencyError> {
+        let answer = self.idempotency.recall(key, fingerprint, self.clock.now())?;
+        let read = answer.map(|answer| deserialize(&answer).map_err(|error| corrupt(&error)));
+        Ok(read.transpose()?)
+    }
+
+    fn record(
+        &self,
+        key: Option<&IdempotencyKey>,
+        fingerprint: Fingerprint,
+        transaction: &Transaction,
+    ) -> Batch {
+        let mut batch = Batch::default();
+        let answer = serialize(transaction);
+        self.idempotency.record(&mut batch, key, fingerprint, &answer, self.clock.now());
+        batch
+    }
+
+    fn feerate(&self, asked: Option<u64>, purpose: FeePurpose) -> Result<FeeRate, SpendError> {
+        match asked {
+            None => Ok(self.fees.get(purpose)),
+            Some(sat_per_vb) => FeeRate::from_sat_per_vb(sat_per_vb)
+                .ok_or(SpendError::FeerateOutOfRange { sat_per_kwu: u64::MAX }),
+        }
+    }
+
+    fn broadcast(&self, transaction: Transaction) -> Txid {
+        let txid = transaction.compute_txid();
+        // What a repetition finds may be long confirmed: the queue lets go of it.
+        self.broadcasts.push(vec![transaction]);
+        txid
+    }
+}
+
+fn corrupt(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("idempotency record of the wallet: {error}"))
+}

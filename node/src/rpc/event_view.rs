@@ -1,0 +1,320 @@
+//! What an event of the journal looks like to a caller.
+//!
+//! An event carries what a reader needs to know whether it concerns him; the thing itself is
+//! asked for by its id. What never changes in it (which way a payment goes, who the peer of a
+//! channel is) is read from its record. An event that `v1` has no message for keeps its place
+//! in the log, without a kind, so that sequences have no gaps.
+
+use proto::v1;
+use proto::v1::event::Kind;
+
+use super::channel_view::closing_cause;
+use super::convert::outpoint;
+use super::payment_view::{direction, failure_of, given_back, kind};
+use super::server::RpcParts;
+use super::status::Refusal;
+use crate::channels::ChannelRecord;
+use crate::journal::{ChannelEvent, DomainEvent, Entry, InvoiceEvent, NodeEvent, PaymentEvent};
+use crate::lightning::CloseKind;
+use crate::lightning::types::{ChannelRef, PaymentHash, PaymentId};
+use crate::payments::PaymentRecord;
+
+/// Whether `entry` is of one of `kinds`; empty is any.
+pub(super) fn is_kind(entry: &Entry, kinds: &[v1::EventKind]) -> bool {
+    let kind = match &entry.event {
+        DomainEvent::Payment(_) => v1::EventKind::Payment,
+        DomainEvent::Invoice(_) => v1::EventKind::Invoice,
+        DomainEvent::Channel(_) => v1::EventKind::Channel,
+        DomainEvent::Node(_) => v1::EventKind::Node,
+    };
+    kinds.is_empty() || kinds.contains(&kind)
+}
+
+/// Writes an event.
+pub(super) fn event(parts: &RpcParts, entry: &Entry) -> Result<v1::Event, Refusal> {
+    let kind = match &entry.event {
+        DomainEvent::Payment(event) => match payment_of(event) {
+            Some(id) => {
+                let record = parts.payments.recorded(id)?;
+                payment(event, record.as_ref()).map(Kind::Payment)
+            }
+            None => None,
+        },
+        DomainEvent::Invoice(event) => invoice(event).map(Kind::Invoice),
+        DomainEvent::Channel(event) => channel_of(event)
+            .and_then(|channel| parts.channels.recorded(channel))
+            .and_then(|record| channel(event, &record))
+            .map(Kind::Channel),
+        DomainEvent::Node(event) => Some(Kind::Node(node(event))),
+    };
+    Ok(v1::Event { sequence: entry.sequence, unix_ms: entry.at_ms, kind })
+}
+
+/// Which payment an event is about; a forward is about none of ours.
+fn payment_of(event: &PaymentEvent) -> Option<PaymentId> {
+    match event {
+        PaymentEvent::Initiated { id, .. }
+        | PaymentEvent::Succeeded { id, .. }
+        | PaymentEvent::Failed { id, .. }
+        | PaymentEvent::Held { id, .. }
+        | PaymentEvent::Claiming { id, .. }
+        | PaymentEvent::Received { id, .. }
+        | PaymentEvent::Returned { id, .. } => Some(*id),
+        PaymentEvent::Forwarded { .. } => None,
+    }
+}
+
+fn payment(event: &PaymentEvent, record: Option<&PaymentRecord>) -> Option<v1::PaymentEvent> {
+    use v1::PaymentState as S;
+    let recorded_hash = record.and_then(|record| record.hash);
+    let recorded_amount = record.map_or(0, |record| record.amount_msat);
+    let (id, hash, state, amount_msat): (_, Option<PaymentHash>, _, _) = match event {
+        PaymentEvent::Initiated { id, hash, amount_msat, .. } => {
+            (id, *hash, S::InFlight, *amount_msat)
+        }
+        PaymentEvent::Succeeded { id, preimage, amount_msat, .. } => {
+            (id, Some(preimage.hash()), S::Succeeded, *amount_msat)
+        }
+        PaymentEvent::Failed { id, .. } => (id, recorded_hash, S::Failed, recorded_amount),
+        PaymentEvent::Held { id, hash, amount_msat, .. } => {
+            (id, Some(*hash), S::Held, *amount_msat)
+        }
+        PaymentEvent::Claiming { id, hash, amount_msat, .. } => {
+            (id, Some(*hash), S::Claiming, *amount_msat)
+        }
+        PaymentEvent::Received { id, hash, amount_msat } => {
+            (id, Some(*hash), S::Succeeded, *amount_msat)
+        }
+        PaymentEvent::Returned { id, hash, amount_msat, .. } => {
+            (id, Some(*hash), S::Failed, *amount_msat)
+        }
+        PaymentEvent::Forwarded { .. } => return None,
+    };
+    Some(v1::PaymentEvent {
+        payment_id: id.0.to_vec(),
+        payment_hash: hash.map(|hash| hash.0.to_vec()),
+        direction: record
+            .map_or(v1::PaymentDirection::Unspecified, |record| direction(record.direction))
+            .into(),
+        kind: record.map_or(v1::PaymentKind::Unspecified, |record| kind(record.kind)).into(),
+        state: state.into(),
+        amount_msat,
+        fee_msat: match event {
+            PaymentEvent::Succeeded { fee_msat, .. } => Some(*fee_msat),
+            _ => None,
+        },
+        failure: match event {
+            PaymentEvent::Failed { reason, .. } => Some(failure_of(*reason)),
+            PaymentEvent::Returned { why, .. } => Some(given_back(why)),
+            _ => None,
+        },
+    })
+}
+
+fn invoice(event: &InvoiceEvent) -> Option<v1::InvoiceEvent> {
+    let (hash, state, amount_msat) = match event {
+        InvoiceEvent::Created { hash, amount_msat, .. } => {
+            (hash, v1::InvoiceState::Open, *amount_msat)
+        }
+        InvoiceEvent::Cancelled { hash } => (hash, v1::InvoiceState::Cancelled, None),
+        InvoiceEvent::OfferCreated { .. } => return None,
+    };
+    Some(v1::InvoiceEvent {
+        payment_hash: hash.0.to_vec(),
+        state: state.into(),
+        amount_msat,
+        amount_received_msat: None,
+    })
+}
+
+fn channel_of(event: &ChannelEvent) -> Option<ChannelRef> {
+    match event {
+        ChannelEvent::OpenRequested { channel, .. }
+        | ChannelEvent::InboundAccepted { channel, .. }
+        | ChannelEvent::Funded { channel, .. }
+        | ChannelEvent::Pending { channel, .. }
+        | ChannelEvent::Ready { channel, .. }
+        | ChannelEvent::CloseRequested { channel, .. }
+        | ChannelEvent::Closed { channel, .. } => Some(*channel),
+        ChannelEvent::Sweeping { .. } => None,
+    }
+}
+
+fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEvent> {
+    use v1::ChannelState as S;
+    let state = match event {
+        ChannelEvent::OpenRequested { .. }
+        | ChannelEvent::InboundAccepted { .. }
+        | ChannelEvent::Funded { .. } => S::Opening,
+        ChannelEvent::Pending { .. } => S::AwaitingConfirmation,
+        ChannelEvent::Ready { .. } => S::Active,
+        ChannelEvent::CloseRequested { force: true, .. } => S::ForceClosing,
+        ChannelEvent::CloseRequested { force: false, .. } => S::Closing,
+        ChannelEvent::Closed { kind: CloseKind::NeverOpened | CloseKind::Cooperative, .. } => {
+            S::Closed
+        }
+        // The commitment is on its way to the chain; the balances come back after it.
+        ChannelEvent::Closed { .. } => S::ForceClosing,
+        ChannelEvent::Sweeping { .. } => return None,
+    };
+    let cause = match event {
+        ChannelEvent::CloseRequested { force: true, .. } => Some(v1::ClosingCause::ForcedByHolder),
+        ChannelEvent::CloseRequested { force: false, .. } => {
+            Some(v1::ClosingCause::CooperativeByHolder)
+        }
+        ChannelEvent::Closed { kind, .. } => Some(closing_cause(*kind, record.close_requested)),
+        _ => None,
+    };
+    Some(v1::ChannelEvent {
+        record_id: record.channel.0.to_vec(),
+        counterparty_node_id: record.peer.serialize().to_vec(),
+        state: state.into(),
+        capacity_sat: record.capacity_sat,
+        funding_outpoint: match event {
+            ChannelEvent::OpenRequested { .. } | ChannelEvent::InboundAccepted { .. } => None,
+            _ => record.funding.map(outpoint),
+        },
+        cause: cause.map(Into::into),
+        detail: match event {
+            ChannelEvent::Closed { reason, .. } => reason.clone(),
+            _ => String::new(),
+        },
+    })
+}
+
+fn node(event: &NodeEvent) -> v1::NodeEvent {
+    let (kind, detail) = match event {
+        NodeEvent::Started { version, height } => {
+            (v1::NodeEventKind::Started, format!("version {version} at block height {height}"))
+        }
+        NodeEvent::Stopping => (v1::NodeEventKind::Stopping, String::new()),
+    };
+    v1::NodeEvent { kind: kind.into(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+
+    use super::*;
+    use crate::journal::PaymentRequestKind;
+    use crate::lightning::FailureReason;
+    use crate::lightning::types::{ChannelId, Preimage};
+
+    const ID: PaymentId = PaymentId([1; 32]);
+    const PREIMAGE: Preimage = Preimage([2; 32]);
+    const CHANNEL: ChannelRef = ChannelRef([3; 16]);
+
+    fn initiated() -> PaymentEvent {
+        PaymentEvent::Initiated {
+            id: ID,
+            request: PaymentRequestKind::Bolt11 { invoice: "lnbcrt1".into() },
+            hash: Some(PREIMAGE.hash()),
+            preimage: None,
+            payee: None,
+            amount_msat: 500,
+            max_fee_msat: 10,
+            max_parts: 1,
+            retry_seconds: 30,
+            description: None,
+        }
+    }
+
+    fn entry(event: DomainEvent) -> Entry {
+        Entry { sequence: 4, at_ms: 5, event }
+    }
+
+    #[test]
+    fn a_payment_event_says_what_the_event_says_and_not_what_came_later() {
+        let success =
+            PaymentEvent::Succeeded { id: ID, preimage: PREIMAGE, amount_msat: 500, fee_msat: 2 };
+        let record = PaymentRecord::apply(None, &initiated(), Duration::ZERO);
+        let record = PaymentRecord::apply(record, &success, Duration::ZERO).unwrap();
+        let begun = payment(&initiated(), Some(&record)).unwrap();
+        assert_eq!(begun.state(), v1::PaymentState::InFlight);
+        assert_eq!((begun.amount_msat, begun.fee_msat), (500, None));
+        assert_eq!(begun.direction(), v1::PaymentDirection::Outbound);
+        assert_eq!(begun.kind(), v1::PaymentKind::Bolt11);
+        let done = payment(&success, Some(&record)).unwrap();
+        assert_eq!(done.state(), v1::PaymentState::Succeeded);
+        assert_eq!(done.fee_msat, Some(2));
+        assert_eq!(done.payment_hash, Some(PREIMAGE.hash().0.to_vec()));
+    }
+
+    #[test]
+    fn a_failed_payment_event_carries_amount_and_reason() {
+        let record = PaymentRecord::apply(None, &initiated(), Duration::ZERO).unwrap();
+        let failed = PaymentEvent::Failed { id: ID, reason: FailureReason::Expired };
+        let written = payment(&failed, Some(&record)).unwrap();
+        assert_eq!(written.amount_msat, 500);
+        let failure = written.failure.unwrap();
+        assert_eq!(failure.reason(), v1::PaymentFailureReason::Expired);
+    }
+
+    #[test]
+    fn what_has_no_message_has_no_kind() {
+        let forward =
+            PaymentEvent::Forwarded { fee_msat: 1, amount_msat: 2, claimed_on_chain: false };
+        assert_eq!(payment_of(&forward), None);
+        assert_eq!(payment(&forward, None), None);
+        let offer = InvoiceEvent::OfferCreated {
+            offer: "lno1".into(),
+            amount_msat: None,
+            description: None,
+        };
+        assert_eq!(invoice(&offer), None);
+        let sweep = ChannelEvent::Sweeping { channel_id: None, outputs: 1, value_sat: 2 };
+        assert_eq!(channel_of(&sweep), None);
+    }
+
+    #[test]
+    fn kinds_choose_events() {
+        let stopping = entry(DomainEvent::Node(NodeEvent::Stopping));
+        assert!(is_kind(&stopping, &[]));
+        assert!(is_kind(&stopping, &[v1::EventKind::Payment, v1::EventKind::Node]));
+        assert!(!is_kind(&stopping, &[v1::EventKind::Payment]));
+        let paid = entry(DomainEvent::Payment(initiated()));
+        assert!(is_kind(&paid, &[v1::EventKind::Payment]));
+    }
+
+    #[test]
+    fn a_channel_event_names_peer_state_and_cause() {
+        let peer = SecretKey::from_slice(&[1; 32]).unwrap().public_key(&Secp256k1::new());
+        let asked = ChannelEvent::OpenRequested {
+            channel: CHANNEL,
+            peer,
+            capacity_sat: 70_000,
+            push_msat: 0,
+            announced: false,
+            feerate_sat_per_vb: None,
+        };
+        let txid: bitcoin::Txid =
+            "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b".parse().unwrap();
+        let funding = bitcoin::OutPoint { txid, vout: 1 };
+        let channel_id = ChannelId([4; 32]);
+        let pending = ChannelEvent::Pending { channel: CHANNEL, channel_id, funding };
+        let ended = ChannelEvent::Closed {
+            channel: CHANNEL,
+            kind: CloseKind::ForcedByPeer,
+            reason: "because".into(),
+            local_balance_msat: None,
+        };
+        let record = [&asked, &pending, &ended]
+            .into_iter()
+            .fold(None, |record, event| ChannelRecord::apply(record, event, Duration::ZERO));
+        let record = record.unwrap();
+        let first = channel(&asked, &record).unwrap();
+        assert_eq!(first.state(), v1::ChannelState::Opening);
+        assert_eq!((first.funding_outpoint, first.capacity_sat), (None, 70_000));
+        assert_eq!(first.counterparty_node_id, peer.serialize());
+        let second = channel(&pending, &record).unwrap();
+        assert_eq!(second.state(), v1::ChannelState::AwaitingConfirmation);
+        assert_eq!(hex::encode(second.funding_outpoint.unwrap().txid), txid.to_string());
+        let last = channel(&ended, &record).unwrap();
+        assert_eq!(last.state(), v1::ChannelState::ForceClosing);
+        assert_eq!(last.cause(), v1::ClosingCause::ForcedByCounterparty);
+        assert_eq!(last.detail, "because");
+    }
+}

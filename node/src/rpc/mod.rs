@@ -1,0 +1,35 @@
+//! The gRPC door: one file per service, which converts, calls one method, converts back.
+//!
+//! `server.rs` puts them together. Shared by them: `convert` (ids and keys), `page` (lists and
+//! exports), `mutation` (once per key, to the end), `refusals` (every error of a service as a
+//! reason), `status` (the reasons), `auth` (who may call), `tls` (the certificate), `connection` and
+//! `dev_registry` (how clients find a node). What things
+//! look like to a caller is in the `_view` files, what callers ask for payments in
+//! `payment_requests`. `tonic` and the generated types stay inside
+//! this room.
+
+pub mod auth;
+mod channel_view;
+mod channels;
+pub mod connection;
+mod convert;
+pub mod dev_registry;
+mod event_view;
+mod events;
+pub(crate) mod files;
+mod mutation;
+mod node;
+mod page;
+mod payment_requests;
+mod payment_view;
+mod payments;
+mod refusals;
+mod server;
+pub mod status;
+pub mod tls;
+mod wallet;
+
+pub use server::{Door, Facts, RpcParts, ServeError, serve};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! The gRPC server: TLS, tokens, health, reflection, and the door that opens when the node is up.
+//!
+//! The server listens from the first moment of a start, so that a client hears `STARTING` and
+//! not silence. The composition root opens the [`Door`] with the finished services; the stop
+//! signal closes it. Every method asks the door first.
+//!
+//! Health needs no token: orchestrators ask it, and it says only whether a service is there.
+//! Reflection needs one, like everything else: what a node can do is its owner's business.
+
+use std::sync::Arc;
+
+use bitcoin::Network;
+use proto::v1::channels_server::ChannelsServer;
+use proto::v1::events_server::EventsServer;
+use proto::v1::node_server::NodeServer;
+use proto::v1::payments_server::PaymentsServer;
+use proto::v1::wallet_server::WalletServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::server::HealthReporter;
+
+use super::auth::Authenticator;
+use super::status::{Reason, Refusal};
+use super::tls::TlsIdentity;
+use crate::chain::ChainSource;
+use crate::chain::follower::SyncState;
+use crate::channels::Channels;
+use crate::environment::{Clock, UnixTime};
+use crate::journal::{Idempotency, Journal};
+use crate::lightning::{Lightning, PeerBook};
+use crate::onchain::OnChain;
+use crate::payments::Payments;
+use crate::runtime::Tasks;
+use crate::store::Committer;
+
+/// How often an idle connection is asked whether it lives.
+const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long it may take to answer.
+const KEEPALIVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Calls under way on one connection.
+const STREAMS_MAX: u32 = 1_024;
+
+/// What the handlers call.
+pub struct RpcParts {
+    /// Payments, invoices and offers.
+    pub payments: Arc<Payments>,
+    /// Channels.
+    pub channels: Arc<Channels>,
+    /// Peers, decoding, balances of channels.
+    pub lightning: Arc<Lightning>,
+    /// Addresses of peers.
+    pub peers: Arc<PeerBook>,
+    /// Coins.
+    pub onchain: Arc<OnChain>,
+    /// The event log.
+    pub journal: Journal,
+    /// The way to the store.
+    pub committer: Committer,
+    /// How far the chain was followed.
+    pub sync: watch::Receiver<SyncState>,
+    /// Blocks, for the time of the best one.
+    pub chain: Arc<dyn ChainSource>,
+    /// What was configured.
+    pub facts: Facts,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Given when a caller asks the node to stop; whoever holds the node stops it then.
+    pub stop: CancellationToken,
+    /// Where mutations run, so that a caller who hangs up does not stop one half way.
+    pub tasks: Tasks,
+}
+
+impl RpcParts {
+    /// The records of mutations that other services do not keep themselves.
+    pub(super) fn idempotency(&self) -> Idempotency {
+        Idempotency::new(self.committer.clone())
+    }
+
+    /// Height of the best block that every part of the node has processed.
+    pub(super) fn height(&self) -> u32 {
+        self.sync.borrow().synced.map_or(0, |block| block.height)
+    }
+
+    /// Refuses new risk while the chain's tip is not processed, or cannot be trusted.
+    pub(super) fn require_synced(&self) -> Result<(), Refusal> {
+        not_synced(&self.sync.borrow()).map_or(Ok(()), Err)
+    }
+}
+
+/// The refusal of new risk, unless the chain's tip is processed.
+fn not_synced(sync: &SyncState) -> Option<Refusal> {
+    if sync.is_current() {
+        return None;
+    }
+    let height = sync.synced.map_or(0, |block| block.height);
+    let tip = sync.tip.map_or(0, |block| block.height);
+    let message = match (&sync.last_error, sync.stalled_since) {
+        (Some(error), _) => format!("the chain source fails: {error}"),
+        (None, Some(_)) => format!("no block has come for too long; the tip is at {tip}"),
+        (None, None) => format!("the chain is processed to height {height}, its tip is at {tip}"),
+    };
+    let refusal = Refusal::new(Reason::ChainNotSynced, message)
+        .with("block_height", height)
+        .with("tip_height", tip)
+        .money_may_have_moved(false);
+    Some(refusal)
+}
+
+/// What a node was configured as.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Its name.
+    pub alias: String,
+    /// Its network.
+    pub network: Network,
+    /// The chain source: `bitcoind` or `embedded`.
+    pub chain_backend: &'static str,
+    /// Where peers reach it, with real ports.
+    pub listen_addresses: Vec<String>,
+    /// What it tells the network.
+    pub announced_addresses: Vec<String>,
+    /// When it started.
+    pub started: UnixTime,
+}
+
+enum Opening {
+    Starting,
+    Open(Arc<RpcParts>),
+    Stopping,
+}
+
+/// What stands between callers and services. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    opening: Arc<watch::Sender<Opening>>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Door {
+    /// A door that is closed: callers hear `STARTING`.
+    pub fn new() -> Self {
+        Self { opening: Arc::new(watch::Sender::new(Opening::Starting)) }
+    }
+
+    /// Lets callers in. A door that was closed for a stop stays closed.
+    pub fn open(&self, parts: RpcParts) {
+        self.opening.send_if_modified(|opening| match opening {
+            Opening::Stopping => false,
+            Opening::Starting | Opening::Open(_) => {
+                *opening = Opening::Open(Arc::new(parts));
+                true
+            }
+        });
+    }
+
+    /// Lets nobody in any more: callers hear `STOPPING`.
+    pub fn close(&self) {
+        self.opening.send_replace(Opening::Stopping);
+    }
+
+    /// The services, once the node is up and until it stops.
+    pub(super) fn parts(&self) -> Result<Arc<RpcParts>, Refusal> {
+        match &*self.opening.borrow() {
+            Opening::Open(parts) => Ok(Arc::clone(parts)),
+            Opening::Starting => {
+                Err(Refusal::new(Reason::Starting, "the node is starting")
+                    .money_may_have_moved(false))
+            }
+            Opening::Stopping => Err(stopping()),
+        }
+    }
+
+    async fn opened(&self) {
+        let mut opening = self.opening.subscribe();
+        let _closed = opening.wait_for(|now| matches!(now, Opening::Open(_))).await;
+    }
+}
+
+/// Refuses because the node stops.
+pub(super) fn stopping() -> Refusal {
+    Refusal::new(Reason::Stopping, "the node is stopping").money_may_have_moved(false)
+}
+
+/// Serves `tributary.v1` on `listener` until the stop signal of `tasks`; then the door closes,
+/// calls under way are answered, streams end, and the task ends.
+///
+/// # Errors
+///
+/// If TLS or the descriptors of the interface cannot be set up; nothing is served then.
+pub async fn serve(
+    door: Door,
+    listener: TcpListener,
+    tls: &TlsIdentity,
+    guard: Authenticator,
+    tasks: &Tasks,
+) -> Result<(), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_health(&health, tonic_health::ServingStatus::NotServing).await;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let guarded = |guard: &Authenticator| guard.clone();
+    let server = Server::builder()
+        .tls_config(tls.server_config())?
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_service(health_service)
+        .add_service(InterceptedService::new(descriptors().build_v1()?, guarded(&guard)))
+        .add_service(InterceptedService::new(descriptors().build_v1alpha()?, guarded(&guard)))
+        .add_service(NodeServer::with_interceptor(
+            super::node::NodeService::new(door.clone()),
+            guarded(&guard),
+        ))
+        .add_service(ChannelsServer::with_interceptor(
+            super::channels::ChannelsService::new(door.clone()),
+            guarded(&guard),
+        ))
+        .add_service(PaymentsServer::with_interceptor(
+            super::payments::PaymentsService::new(door.clone()),
+            guarded(&guard),
+        ))
+        .add_service(WalletServer::with_interceptor(
+            super::wallet::WalletService::new(door.clone()),
+            guarded(&guard),
+        ))
+        .add_service(EventsServer::with_interceptor(
+            super::events::EventsService::new(door.clone()),
+            guard,
+        ));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = tasks.stop_signal();
+    let at_the_door = door.clone();
+    tasks.spawn("rpc server", async move {
+        let closing = async {
+            stop.cancelled().await;
+            at_the_door.close();
+        };
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, closing).await {
+            tracing::error!(%error, "the gRPC server ended");
+        }
+    });
+    let stop = tasks.stop_signal();
+    tasks.spawn("rpc health", async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = door.opened() => {
+                set_health(&health, tonic_health::ServingStatus::Serving).await;
+                stop.cancelled().await;
+            }
+        }
+        set_health(&health, tonic_health::ServingStatus::NotServing).await;
+    });
+    Ok(())
+}
+
+/// Why the server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// TLS.
+    #[error("cannot serve gRPC: {0}; check the certificate and its key")]
+    Transport(#[from] tonic::transport::Error),
+    /// The interface's own description.
+    #[error("cannot describe the gRPC interface: {0}; report this")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Sets the whole server (the empty name) and each service.
+async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus) {
+    for service in [
+        "",
+        "tributary.v1.Node",
+        "tributary.v1.Channels",
+        "tributary.v1.Payments",
+        "tributary.v1.Wallet",
+        "tributary.v1.Events",
+    ] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+#[path = "server/tests/whole.rs"]
+mod whole;

@@ -1,0 +1,80 @@
+//! What confirmed instead of a transaction of ours.
+//!
+//! BDK keeps only what pays or spends the wallet's own scripts. A fee bump of ours may hang on a
+//! commitment transaction that is neither; when the counterparty's commitment confirms instead,
+//! BDK alone would wait for the bump for ever and take its coins for spent. So what is broadcast
+//! is kept with its parents, and whatever a block spends of the same outputs is kept as well.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bdk_wallet::Update;
+use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, TxUpdate};
+use bitcoin::{Block, Transaction};
+
+/// Blocks that are looked at again when a transaction is broadcast: it may have been made before
+/// the block that decides against it was seen.
+const RECENT_BLOCKS: usize = 6;
+
+/// The last few blocks, oldest first.
+#[derive(Default)]
+pub(super) struct Recent(VecDeque<(u32, Block)>);
+
+impl Recent {
+    /// Takes the next block.
+    pub(super) fn push(&mut self, block: &Block, height: u32) {
+        self.forget_above(height.saturating_sub(1));
+        self.0.push_back((height, block.clone()));
+        if self.0.len() > RECENT_BLOCKS {
+            self.0.pop_front();
+        }
+    }
+
+    /// Forgets what is no longer in the chain.
+    pub(super) fn forget_above(&mut self, height: u32) {
+        self.0.retain(|(at, _)| *at <= height);
+    }
+
+    /// Tells `bdk` what these blocks decided.
+    pub(super) fn decide(&self, bdk: &mut bdk_wallet::Wallet) {
+        for (height, block) in &self.0 {
+            confirm_spenders(bdk, block, *height);
+        }
+    }
+}
+
+/// Tells `bdk` of a transaction that is being broadcast, whether it is about the wallet or only
+/// the parent of one that is.
+pub(super) fn seen(bdk: &mut bdk_wallet::Wallet, transaction: &Transaction, at: u64) {
+    let mut update = TxUpdate::default();
+    update.txs.push(Arc::new(transaction.clone()));
+    update.seen_ats.insert((transaction.compute_txid(), at));
+    apply(bdk, update);
+}
+
+/// Tells `bdk` which transactions of `block`, already applied, spend what a known one spends: of
+/// rivals the confirmed one counts, until a reorg takes its block away.
+pub(super) fn confirm_spenders(bdk: &mut bdk_wallet::Wallet, block: &Block, height: u32) {
+    let graph = bdk.tx_graph();
+    let spenders: Vec<&Transaction> = block
+        .txdata
+        .iter()
+        .filter(|tx| tx.input.iter().any(|i| !graph.outspends(i.previous_output).is_empty()))
+        .collect();
+    if spenders.is_empty() {
+        return;
+    }
+    let anchor = ConfirmationBlockTime {
+        block_id: BlockId { height, hash: block.block_hash() },
+        confirmation_time: block.header.time.into(),
+    };
+    let mut update = TxUpdate::default();
+    update.anchors.extend(spenders.iter().map(|tx| (anchor, tx.compute_txid())));
+    update.txs.extend(spenders.into_iter().map(|tx| Arc::new(tx.clone())));
+    apply(bdk, update);
+}
+
+fn apply(bdk: &mut bdk_wallet::Wallet, tx_update: TxUpdate<ConfirmationBlockTime>) {
+    bdk.apply_update(Update { tx_update, ..Update::default() })
+        .expect("an update without blocks cannot fail to connect");
+}
