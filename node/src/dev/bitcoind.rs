@@ -20,8 +20,9 @@ use crate::chain::{ChainError, ChainSource};
 
 /// How long the daemon may take to answer after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to stop. It waits half a minute for idle RPC connections; its chain goes
+/// with it, so it has nothing to lose.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Coinbases mined to the faucet; BIP 30's maturity leaves the first twenty spendable.
 const PREMINE: u32 = 120;
 /// Fee of a faucet payment with one input and `outputs` outputs, sat: above one sat per vbyte.

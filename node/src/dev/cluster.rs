@@ -378,11 +378,12 @@ impl Cluster {
         }
     }
 
-    /// Waits until `done` says so of a channel of `name`.
+    /// Waits until `done` says so of a channel of `name` and what it saw is durable, so that
+    /// the journal tells the same.
     ///
     /// # Errors
     ///
-    /// [`ClusterError::Timeout`].
+    /// [`ClusterError::Timeout`]; [`ClusterError::Store`] if the store fails.
     pub async fn wait_channel(
         &self,
         name: &str,
@@ -391,7 +392,10 @@ impl Cluster {
         done: impl Fn(&ChannelView) -> bool,
     ) -> Result<(), ClusterError> {
         let node = self.node(name);
-        self.wait(what, SYNC_TIMEOUT, || node.channels.get(channel).is_some_and(|v| done(&v))).await
+        self.wait(what, SYNC_TIMEOUT, || node.channels.get(channel).is_some_and(|v| done(&v)))
+            .await?;
+        node.channels.look_up(channel).await?;
+        Ok(())
     }
 
     /// Waits until `done` holds.

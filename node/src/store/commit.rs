@@ -273,13 +273,15 @@ impl Committer {
             return Err(StoreError::Failed(why.to_string()));
         }
         let gate = shared.gate.read().clone();
+        // Before collecting: a kick from here on may announce an output that comes too late for
+        // this cycle, and asks for the next one.
+        shared.pending.lock().kicked = false;
         if let Some(gate) = &gate {
             gate.collect();
         }
         let mut sealed_at = 0;
         let mut take = || {
             let mut pending = shared.pending.lock();
-            pending.kicked = false;
             sealed_at = pending.newest;
             pending.sealed = sealed_at;
             std::mem::take(&mut pending.batch)

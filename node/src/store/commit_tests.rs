@@ -310,6 +310,44 @@ fn kicks_from_many_threads_all_lead_to_a_release() {
 }
 
 #[test]
+fn an_output_made_between_collect_and_seal_is_not_left_behind() {
+    /// A peer's message is handled, and kicks, just when a cycle has collected.
+    struct Late {
+        committer: Committer,
+        made: AtomicU64,
+        collected: AtomicU64,
+    }
+    impl Gate for Late {
+        fn collect(&self) {
+            self.collected.store(self.made.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
+            if self.made.swap(1, Ordering::SeqCst) == 0 {
+                self.committer.kick();
+            }
+            seal()
+        }
+        fn release(&self) {}
+    }
+    let (_, committer) = on_memory();
+    let gate = Arc::new(Late {
+        committer: committer.clone(),
+        made: AtomicU64::new(0),
+        collected: AtomicU64::new(0),
+    });
+    committer.set_gate(Arc::clone(&gate) as Arc<dyn Gate>);
+    let thread = committer.run_thread().unwrap();
+    committer.kick();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while gate.collected.load(Ordering::SeqCst) == 0 {
+        assert!(std::time::Instant::now() < deadline, "the output waits for a stranger's kick");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    committer.stop();
+    thread.join().unwrap();
+}
+
+#[test]
 fn scans_show_one_moment_while_cycles_run() {
     let (_, committer) = on_memory();
     let thread = committer.run_thread().unwrap();
