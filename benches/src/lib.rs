@@ -2,7 +2,12 @@
 //!
 //! Absolute figures of a shared machine move from hour to hour: compare within one run.
 
+pub mod process;
+
 use std::time::Duration;
+
+/// Why a measurement could not be made.
+pub type Failure = Box<dyn std::error::Error>;
 
 /// The time that `percent` of sorted `times` do not exceed (nearest rank), in ms.
 pub fn percentile_ms(times: &[Duration], percent: usize) -> f64 {

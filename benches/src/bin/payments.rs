@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use benches::percentile_ms;
+use benches::{Failure, percentile_ms};
 use bitcoin::Amount;
 use clap::Parser;
 use futures::future::join_all;
@@ -57,8 +57,6 @@ struct Figures {
     written_bytes_per_payment: f64,
     conserved: bool,
 }
-
-type Failure = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {

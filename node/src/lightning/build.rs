@@ -5,6 +5,7 @@
 //! watch. [`Loaded::start`] does that last step.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
 use bitcoin::Network;
@@ -49,7 +50,7 @@ use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::ChainListener;
 use crate::environment::Environment;
 use crate::runtime::Tasks;
-use crate::store::{Committer, Table};
+use crate::store::{Committer, Deltas, Table};
 use crate::wallet::Wallet;
 
 pub(super) type Log = Arc<TracingLogger>;
@@ -173,6 +174,8 @@ pub(super) struct Parts {
     pub bumper: Bumper,
     /// Payments of which an attempt failed for a reason that passes, until their outcome.
     pub temporary_failures: Mutex<HashSet<PaymentId>>,
+    /// Payments of ours that succeeded since LDK's manager last ticked.
+    pub settled: AtomicU64,
 }
 
 /// The LDK room with its state read, waiting for the chain to catch up.
@@ -232,7 +235,9 @@ impl Loaded {
         ));
 
         let config = user_config(&policy);
-        let manager = match committer.get(&Table::Manager.key("current"))? {
+        let (written, saved) =
+            Deltas::load(&committer, Table::Manager.key("full"), Table::ManagerDelta)?;
+        let manager = match saved {
             Some(bytes) => {
                 let args = ChannelManagerReadArgs::new(
                     Arc::clone(&keys),
@@ -267,7 +272,7 @@ impl Loaded {
             ),
         };
         let manager = Arc::new(manager);
-        gate.guard(&manager);
+        gate.guard(&manager, written);
         committer.set_gate(Arc::clone(&gate) as Arc<_>);
 
         let sweeper = Arc::new(read_sweeper(&objects, &gate, &fees, &keys, &log, tip)?);
@@ -332,6 +337,7 @@ impl Loaded {
             sweeper,
             bumper,
             temporary_failures: Mutex::default(),
+            settled: AtomicU64::new(0),
         };
         Ok(Self { parts, monitors })
     }

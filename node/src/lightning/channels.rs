@@ -295,6 +295,15 @@ impl Lightning {
         }
     }
 
+    /// Whether a channel would carry `amount_msat` if HTLCs of ours under way in it had ended.
+    pub fn is_full_for(&self, amount_msat: u64) -> bool {
+        self.parts.manager.list_usable_channels().iter().any(|channel| {
+            channel.outbound_capacity_msat >= amount_msat
+                && channel.next_outbound_htlc_limit_msat < amount_msat
+                && !channel.pending_outbound_htlcs.is_empty()
+        })
+    }
+
     /// The channels as they are now, in no order.
     pub fn channels(&self) -> Vec<ChannelSnapshot> {
         self.parts.manager.list_channels().iter().map(snapshot).collect()

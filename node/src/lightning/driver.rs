@@ -4,7 +4,9 @@
 //! its own terms; neither fits a node that commits in groups. Events are handled in memory,
 //! their records join the batch under way, and the commit cycle does the rest.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lightning::events::{Event, EventsProvider, PathFailure};
@@ -24,6 +26,13 @@ use crate::runtime::Tasks;
 
 /// LDK's manager ages unfinished payments and stale peers by ticks of about a minute.
 const MANAGER_TICK: Duration = Duration::from_secs(60);
+/// LDK keeps a settled payment for eight ticks, encodes it with the manager and walks over it. So
+/// that none of this grows with the rate of payments, this many bring the next tick forward,
+const SETTLED_PER_TICK: u64 = 1_000;
+/// but no further than this: ticks also time out peers that owe an answer (two) and the first
+/// parts of payments to us (three). Only a node that itself pays a thousand times a second ticks
+/// so fast.
+const MANAGER_TICK_MIN: Duration = Duration::from_secs(1);
 /// Pings, and disconnects of peers that do not answer.
 const PEER_TICK: Duration = Duration::from_secs(10);
 /// Retries of onion messages.
@@ -54,6 +63,7 @@ pub(super) async fn run(
         timer
     };
     let mut manager_tick = every(MANAGER_TICK);
+    let mut ticked = Instant::now();
     let mut peer_tick = every(PEER_TICK);
     let mut messenger_tick = every(MESSENGER_TICK);
     let mut claim_tick = every(CLAIM_TICK);
@@ -79,16 +89,22 @@ pub(super) async fn run(
         }
         parts.committer.kick();
         parts.gate.released.notify_one();
+        if parts.settled.load(Ordering::Relaxed) >= SETTLED_PER_TICK
+            && ticked.elapsed() >= MANAGER_TICK_MIN
+        {
+            manager_tick.reset_immediately();
+        }
 
         tokio::select! {
             biased;
             () = tasks.stopped() => break,
-            () = manager_woke => {}
-            () = monitor_woke => {}
-            () = messenger_woke => {}
-            () = gossip_woke => {}
+            // Timers before wakes: under load there is always a wake.
             _ = peer_tick.tick() => parts.peers.timer_tick_occurred(),
-            _ = manager_tick.tick() => parts.manager.timer_tick_occurred(),
+            _ = manager_tick.tick() => {
+                parts.settled.store(0, Ordering::Relaxed);
+                ticked = Instant::now();
+                parts.manager.timer_tick_occurred();
+            }
             _ = messenger_tick.tick() => parts.messenger.timer_tick_occurred(),
             _ = claim_tick.tick() => {
                 parts.chain_monitor.rebroadcast_pending_claims();
@@ -100,6 +116,10 @@ pub(super) async fn run(
                 }
             }
             _ = hint_tick.tick() => save_hints(&parts),
+            () = manager_woke => {}
+            () = monitor_woke => {}
+            () = messenger_woke => {}
+            () = gossip_woke => {}
         }
     }
     save_hints(&parts);
@@ -107,7 +127,11 @@ pub(super) async fn run(
 
 /// Hands every event LDK has to `handler`.
 pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
+    let htlcs_ended = Cell::new(false);
     let handle = |event: Event| {
+        if let Event::PaymentPathSuccessful { .. } | Event::PaymentPathFailed { .. } = event {
+            htlcs_ended.set(true);
+        }
         handle_in_room(parts, &event);
         if let Some(mut event) = translate(&event) {
             if let LightningEvent::Failed { id, temporary, .. } = &mut event {
@@ -120,6 +144,9 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
     parts.manager.process_pending_events(&handle);
     parts.chain_monitor.process_pending_events(&handle);
     parts.messenger.process_pending_events(&handle);
+    if htlcs_ended.get() {
+        handler.handle(LightningEvent::HtlcsEnded);
+    }
 }
 
 /// What an event asks of LDK's own parts.
@@ -142,6 +169,7 @@ fn handle_in_room(parts: &Parts, event: &Event) {
             }
         }
         Event::PaymentSent { payment_id: Some(id), .. } => {
+            parts.settled.fetch_add(1, Ordering::Relaxed);
             parts.temporary_failures.lock().remove(&(*id).into());
         }
         Event::PaymentPathSuccessful { path, .. } => {

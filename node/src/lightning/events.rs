@@ -55,6 +55,8 @@ pub enum LightningEvent {
     },
     /// A payment is ours.
     Claimed { hash: PaymentHash, amount_msat: u64 },
+    /// HTLCs of our payments have left their channels: there is room for others.
+    HtlcsEnded,
     /// Our payment reached its receiver.
     Sent { id: PaymentId, preimage: Preimage, amount_msat: Option<u64>, fee_msat: Option<u64> },
     /// Our payment failed for good; no part of it can still succeed.

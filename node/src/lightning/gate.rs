@@ -24,13 +24,17 @@ use tokio::sync::Notify;
 
 use super::build::ChannelManager;
 use crate::chain::broadcast::BroadcastQueue;
-use crate::store::{Batch, Gate, Table};
+use crate::store::{Batch, Deltas, Gate};
 use crate::wallet::Wallet;
 
 /// Holds LDK's outputs until their cause is durable.
 pub struct OutputGate {
     /// Weak, since the manager holds the gate as its broadcaster.
     manager: OnceLock<Weak<ChannelManager>>,
+    /// The manager on disk; used by the commit cycle alone.
+    written: Mutex<Option<Deltas>>,
+    /// Keeps its capacity from one encoding of the manager to the next.
+    spare: Mutex<Vec<u8>>,
     broadcasts: BroadcastQueue,
     wallet: Arc<Wallet>,
     held: Mutex<Held>,
@@ -56,6 +60,8 @@ impl OutputGate {
     pub fn new(broadcasts: BroadcastQueue, wallet: Arc<Wallet>) -> Self {
         Self {
             manager: OnceLock::new(),
+            written: Mutex::default(),
+            spare: Mutex::default(),
             broadcasts,
             wallet,
             held: Mutex::default(),
@@ -65,8 +71,10 @@ impl OutputGate {
         }
     }
 
-    /// Puts `manager` behind the gate. Called once while the room is built.
-    pub(super) fn guard(&self, manager: &Arc<ChannelManager>) {
+    /// Puts `manager` behind the gate, `written` being what the disk has of it. Called once while
+    /// the room is built.
+    pub(super) fn guard(&self, manager: &Arc<ChannelManager>, written: Deltas) {
+        *self.written.lock() = Some(written);
         assert!(self.manager.set(Arc::downgrade(manager)).is_ok(), "a gate guards one manager");
     }
 
@@ -120,11 +128,14 @@ impl Gate for OutputGate {
             }
             // A monitor update slipped in between: its manager follows in the same batch.
         }
-        let mut writer = SealingWriter { seal, sealed: None, bytes: Vec::new() };
+        let bytes = std::mem::take(&mut *self.spare.lock());
+        let mut writer = SealingWriter { seal, sealed: None, bytes };
         manager.write(&mut writer).expect("writing to memory cannot fail");
         let SealingWriter { sealed, bytes, .. } = writer;
         batch.append(sealed.expect("a manager writes at least one byte"));
-        batch.put(Table::Manager.key("current"), bytes);
+        let mut written = self.written.lock();
+        let written = written.as_mut().expect("a guarded gate knows what the disk has");
+        *self.spare.lock() = written.replace(bytes, &mut batch);
         batch
     }
 

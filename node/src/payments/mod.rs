@@ -4,6 +4,7 @@
 //! is what is stored, `request.rs` what callers say. A payment is in flight, then exactly one of succeeded and failed, and only
 //! durable records say which.
 
+mod admission;
 mod invoices;
 mod machine;
 mod query;

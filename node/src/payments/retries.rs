@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::admission::LOOK;
 use super::machine::Effect;
 use super::service::Payments;
 use crate::lightning::types::PaymentId;
@@ -63,8 +64,11 @@ impl Retries {
 }
 
 impl Payments {
-    /// Makes the planned attempts when they are due, until the node stops.
+    /// Makes the planned attempts when they are due, and looks after those in line, until the
+    /// node stops.
     pub async fn make_attempts(self: Arc<Self>, tasks: Tasks) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.retries.next();
             let due = async {
@@ -77,6 +81,11 @@ impl Payments {
                 biased;
                 () = tasks.stopped() => break,
                 () = self.retries.wake.notified() => {}
+                _ = look.tick() => {
+                    if !self.admission.is_empty() {
+                        self.let_leave();
+                    }
+                }
                 () = due => {
                     if let Some(due) = next {
                         self.retries.state.lock().due.remove(&due);

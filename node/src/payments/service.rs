@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::admission::Admission;
 use super::machine::{Effect, Input, Rejection, Unfinished, decide, unfinished};
 use super::record::{PaymentKind, PaymentRecord, PaymentState};
 use super::request::{HoldError, PayError, PayRequest, PaymentDefaults};
@@ -19,8 +20,8 @@ use crate::journal::{
 };
 use crate::lightning::types::{PaymentHash, PaymentId, Preimage};
 use crate::lightning::{
-    FailureReason, InboundKind, Lightning, LightningEvent, RouteEstimate, RouteQuery, RouteTarget,
-    SendError, SendLimits,
+    InboundKind, Lightning, LightningEvent, RouteEstimate, RouteQuery, RouteTarget, SendError,
+    SendLimits,
 };
 use crate::store::{Batch, Committer, StoreError, Table};
 
@@ -43,6 +44,7 @@ pub struct Payments {
     /// Held while an invoice is made: of concurrent duplicates one is first.
     pub(super) making: Mutex<()>,
     pub(super) retries: Retries,
+    pub(super) admission: Admission,
 }
 
 impl Payments {
@@ -86,6 +88,7 @@ impl Payments {
             open: Mutex::new(open),
             making: Mutex::new(()),
             retries: Retries::default(),
+            admission: Admission::default(),
         })
     }
 
@@ -314,6 +317,7 @@ impl Payments {
                     },
                 );
             }
+            LightningEvent::HtlcsEnded => self.let_leave(),
             LightningEvent::Claimed { hash, amount_msat } => self.feed_own(
                 hash.inbound_id(),
                 Input::Claimed { hash: *hash, amount_msat: *amount_msat },
@@ -332,13 +336,17 @@ impl Payments {
     }
 
     /// Whether a payment may still be tried again.
-    fn has_time(&self, id: PaymentId) -> bool {
+    pub(super) fn has_time(&self, id: PaymentId) -> bool {
         let open = self.open.lock();
         open.get(&id).is_some_and(|latest| {
             let record = &latest.borrow().0;
             let until = record.created_ms.saturating_add(record.retry_seconds * 1_000);
             record.state == PaymentState::InFlight && millis(self.journal.now()) < until
         })
+    }
+
+    pub(super) fn amount_of(&self, id: PaymentId) -> Option<u64> {
+        Some(self.open.lock().get(&id)?.borrow().0.amount_msat)
     }
 
     fn is_wanted(&self, hash: PaymentHash, kind: InboundKind) -> bool {
@@ -358,7 +366,7 @@ impl Payments {
     }
 
     /// Feeds an input whose refusal can only be our own mistake or LDK's.
-    fn feed_own(&self, id: PaymentId, input: Input) {
+    pub(super) fn feed_own(&self, id: PaymentId, input: Input) {
         match self.feed(id, input) {
             Ok(Ok(())) => {}
             Ok(Err(rejection)) => {
@@ -440,32 +448,11 @@ impl Payments {
         match effect {
             Effect::Claim(preimage) => self.lightning.claim(preimage),
             Effect::FailBack(hash) => self.lightning.fail_back(hash),
-            Effect::Send(id) => {
-                if let Err(error) = self.send(id) {
-                    // No route at this moment may be one in the next: all slots were taken.
-                    if error == SendError::RouteNotFound
-                        && self.has_time(id)
-                        && self.retries.plan(id)
-                    {
-                        return;
-                    }
-                    tracing::info!(%id, %error, "payment did not start");
-                    let reason = match error {
-                        SendError::Expired => FailureReason::Expired,
-                        SendError::RouteNotFound => FailureReason::RouteNotFound,
-                        // LDK has it from before the restart: its event will come.
-                        SendError::Duplicate => return,
-                        SendError::InvalidAmount | SendError::Refused(_) => {
-                            FailureReason::Unexpected
-                        }
-                    };
-                    self.feed_own(id, Input::SendFailed { reason });
-                }
-            }
+            Effect::Send(id) => self.admit(id),
         }
     }
 
-    fn send(&self, id: PaymentId) -> Result<(), SendError> {
+    pub(super) fn send(&self, id: PaymentId) -> Result<(), SendError> {
         let Some(record) = self.open.lock().get(&id).map(|latest| latest.borrow().0.clone()) else {
             return Ok(());
         };

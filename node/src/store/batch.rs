@@ -9,8 +9,10 @@ use super::Term;
 pub enum Table {
     /// Format version, engine, term, node id, network.
     Meta,
-    /// LDK's channel manager, one value.
+    /// LDK's channel manager in full, one value.
     Manager,
+    /// Differences of the channel manager since, by sequence number (big endian).
+    ManagerDelta,
     /// LDK's channel monitors in full, by monitor name.
     Monitor,
     /// Updates to a monitor since its full write, by monitor name and update id (big endian).
@@ -51,6 +53,7 @@ impl Table {
         match self {
             Table::Meta => "meta",
             Table::Manager => "manager",
+            Table::ManagerDelta => "manager-delta",
             Table::Monitor => "monitor",
             Table::MonitorUpdate => "monitor-update",
             Table::MonitorArchive => "monitor-archive",

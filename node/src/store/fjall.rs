@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use ::fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use ::fjall::{
+    CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable,
+};
 
 use super::engine::{Engine, EngineError, Tuning, Writes};
 use super::fjall_journal;
@@ -21,7 +23,11 @@ impl Engine for FjallEngine {
 
     fn open(dir: &Path, tuning: &Tuning) -> Result<Self, EngineError> {
         fjall_journal::cut_torn_tail(dir)?;
-        let db = Database::builder(dir).cache_size(tuning.cache_bytes).open()?;
+        let db = Database::builder(dir)
+            .cache_size(tuning.cache_bytes)
+            // A journal lives for minutes; compressing it costs every commit more than it saves.
+            .journal_compression(CompressionType::None)
+            .open()?;
         let keyspace = db.keyspace("tributary", || {
             KeyspaceCreateOptions::default().max_memtable_size(tuning.write_buffer_bytes)
         })?;

@@ -6,6 +6,7 @@
 
 mod batch;
 mod commit;
+mod deltas;
 mod engine;
 mod fjall;
 mod fjall_journal;
@@ -20,6 +21,7 @@ mod conformance;
 
 pub use batch::{Batch, Op, Table};
 pub use commit::{CommitStats, Committer, Gate, Ticket};
+pub use deltas::Deltas;
 pub use memory::{DiskFault, MemoryDisk, MemoryStore, PowerCut};
 pub use open::{EngineKind, FORMAT_VERSION, StoreOptions, UnknownEngine, open};
 
