@@ -8,7 +8,7 @@
 //! Source: BOLT 1, "Fundamental Types" (BigSize); BIP 340 and SEC 1 for keys.
 
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::XOnlyPublicKey;
+use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
 use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut, Txid, WitnessProgram, WitnessVersion, absolute};
 
 /// Why bytes are not the encoding of anything.
@@ -107,6 +107,15 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Takes all that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Takes `needed` bytes.
     pub(crate) fn take(
         &mut self,
@@ -171,6 +180,10 @@ impl<'a> Reader<'a> {
             min: 0,
             max: u64::from(absolute::Height::MAX.to_consensus_u32()),
         })
+    }
+
+    pub(crate) fn public_key(&mut self, field: &'static str) -> Result<PublicKey, DecodeError> {
+        PublicKey::from_slice(self.take(field, 33)?).map_err(|_| DecodeError::Invalid { field })
     }
 
     pub(crate) fn x_only_key(

@@ -8,11 +8,13 @@
 //! - [`script`]: outputs and their witnesses, and the transactions of one channel.
 //! - [`tree`]: the transactions of a batch, one user's path through them, and what an exit costs.
 //! - [`musig`]: signing a tree together, from both sides; what released keys can take.
+//! - [`batch`]: the messages and machines by which a batch forms, lives and ends.
 //!
 //! Keys are arguments; secrets pass through [`script::keys`], [`script::secrets`] and [`musig`]
 //! and are never stored by anything else.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod batch;
 pub(crate) mod encoding;
 pub mod musig;
 pub mod script;

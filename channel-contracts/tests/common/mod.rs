@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod batch;
+pub mod world;
 
 use bitcoin::consensus::serialize;
 use bitcoin::ecdsa::Signature;
