@@ -15,8 +15,8 @@ use channel_contracts::musig::reclaim::{
     ReleasedKeys, SweepSecret, key_path_witness, sweep_witness,
 };
 use channel_contracts::musig::{
-    AggregateError, AggregateKey, AggregateSecret, KeyPathSignature, ReclaimError, ReclaimPlan,
-    ReclaimPolicy, TreeSecret,
+    AggregateError, AggregateKey, AggregateSecret, ReclaimError, ReclaimPlan, ReclaimPolicy,
+    SchnorrSignature, TreeSecret,
 };
 use channel_contracts::script::batch_node::{key_path_message, script_path_message};
 use channel_contracts::tree::{BatchTree, TreeNode, UserSlot};
@@ -72,7 +72,7 @@ fn the_leaf_opens_at_the_expiry_and_not_before() {
             let key = bitcoin::secp256k1::Keypair::from_seckey_slice(&secp, key).unwrap();
             let message = bitcoin::secp256k1::Message::from_digest(message);
             let signature = secp.sign_schnorr_no_aux_rand(&message, &key);
-            node.node.expiry_witness(&KeyPathSignature(signature.serialize()))
+            node.node.expiry_witness(&SchnorrSignature(signature.serialize()))
         };
         let sweep_key = bytes("sweep", 0);
         assert!(run(&due, sign(&due, &sweep_key), &node.spent));

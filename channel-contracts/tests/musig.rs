@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use channel_contracts::musig::{
-    AggregatedNonce, HubNonces, HubSessionError, KeyPathSignature, PartialSignature, SignedTree,
+    AggregatedNonce, HubNonces, HubSessionError, PartialSignature, SchnorrSignature, SignedTree,
     UserNonces, UserSessionError,
 };
 use channel_contracts::tree::{PathError, UserSlot};
@@ -161,7 +161,7 @@ fn stored_signatures_are_verified_before_they_count() {
     let signed = batch.sign();
     let mut signatures = signed.signatures().to_vec();
     SignedTree::restore(batch.tree(), signatures.clone()).unwrap();
-    signatures[1] = KeyPathSignature([1; 64]);
+    signatures[1] = SchnorrSignature([1; 64]);
     let refused = SignedTree::restore(batch.tree(), signatures).unwrap_err();
     assert_eq!(refused, HubSessionError::Aggregate { node: 1 });
 }

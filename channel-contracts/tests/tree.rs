@@ -9,7 +9,7 @@ mod common;
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use channel_contracts::DecodeError;
-use channel_contracts::musig::KeyPathSignature;
+use channel_contracts::musig::SchnorrSignature;
 use channel_contracts::tree::path::{PATH_LEN_MAX, PathEnds};
 use channel_contracts::tree::{
     Path, PathError, PlannedTree, Proposal, ProposalError, Radix, SignedPath, TreeError, UserSlot,
@@ -115,7 +115,7 @@ fn a_path_among_256_takes_about_a_kilobyte() {
     let batch = Batch::new(256, 4);
     let tree = batch.tree();
     let path = tree.path(UserSlot(7)).unwrap();
-    let signatures = vec![KeyPathSignature([0; 64]); path.levels.len()];
+    let signatures = vec![SchnorrSignature([0; 64]); path.levels.len()];
     let length = SignedPath { path, signatures }.encode().len();
     assert!((800..=1_200).contains(&length), "{length} bytes");
 }

@@ -25,7 +25,7 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, TxOut, absolute};
 
 use super::ids::{ATTEMPTS_MAX, Attempt, BatchId, RegistrationId};
-use crate::musig::{AggregatedNonce, KeyPathSignature, PartialSignature, PublicNonce, TreeSecret};
+use crate::musig::{AggregatedNonce, PartialSignature, PublicNonce, SchnorrSignature, TreeSecret};
 use crate::tree::{PathError, Proposal, ProposalError};
 
 /// A message of the batch protocol.
@@ -159,7 +159,7 @@ pub struct Signed {
     /// The attempt.
     pub attempt: Attempt,
     /// 1 to 11 signatures.
-    pub signatures: Vec<KeyPathSignature>,
+    pub signatures: Vec<SchnorrSignature>,
 }
 
 /// Says that the signed path is verified and durable.

@@ -22,8 +22,8 @@ use super::message::{
 };
 use crate::encoding::{DecodeError, Reader, push_big_size, push_output, within};
 use crate::musig::{
-    AggregatedNonce, KeyPathSignature, NONCE_LEN, PARTIAL_SIGNATURE_LEN, PartialSignature,
-    PublicNonce, TreeSecret,
+    AggregatedNonce, NONCE_LEN, PARTIAL_SIGNATURE_LEN, PartialSignature, PublicNonce,
+    SchnorrSignature, TreeSecret,
 };
 use crate::tree::shape::{BATCH_SIZE_MAX, LEVELS_MAX};
 use crate::tree::{Path, Proposal, Radix, UserSlot};
@@ -275,7 +275,7 @@ fn signed(bytes: &[u8]) -> Result<Signed, DecodeError> {
     let records = Records::parse("signed", bytes, &[0, 2, 4])?;
     let (batch, attempt) = records.head()?;
     let signatures = records.list(4, "signature", 64, LEVELS_MAX, |reader| {
-        reader.array("signature").map(KeyPathSignature)
+        reader.array("signature").map(SchnorrSignature)
     })?;
     Ok(Signed { batch, attempt, signatures })
 }

@@ -14,7 +14,7 @@
 
 use secp256k1_musig::musig::{AggregatedNonce, PartialSignature, PublicNonce, Session};
 
-use super::KeyPathSignature;
+use super::SchnorrSignature;
 use super::key::{TreeSecret, newer, newer_x_only};
 use super::nonce::{NonceSeed, OneTimeNonce};
 use crate::tree::{BatchTree, ShapeError, SignedPath, UserSlot};
@@ -97,7 +97,7 @@ struct NodeSession {
 #[derive(Debug, Clone)]
 pub struct SignedTree {
     tree: BatchTree,
-    signatures: Vec<KeyPathSignature>,
+    signatures: Vec<SchnorrSignature>,
 }
 
 impl HubNonces {
@@ -245,7 +245,7 @@ impl HubPartials {
             let key = newer_x_only(&node.node.output_key());
             let aggregated = session.session.partial_sig_agg(&all);
             let signature = aggregated.verify(&key, &session.message).ok()?;
-            Some(KeyPathSignature(signature.to_byte_array()))
+            Some(SchnorrSignature(signature.to_byte_array()))
         };
         let mut signatures = Vec::with_capacity(self.sessions.len());
         for node in 0..self.sessions.len() {
@@ -265,7 +265,7 @@ impl SignedTree {
     }
 
     /// Returns the signatures, one for each node, in the tree's order.
-    pub fn signatures(&self) -> &[KeyPathSignature] {
+    pub fn signatures(&self) -> &[SchnorrSignature] {
         &self.signatures
     }
 
@@ -299,7 +299,7 @@ impl SignedTree {
     /// [`HubSessionError::Aggregate`] names the first node whose signature is absent or wrong.
     pub fn restore(
         tree: BatchTree,
-        signatures: Vec<KeyPathSignature>,
+        signatures: Vec<SchnorrSignature>,
     ) -> Result<Self, HubSessionError> {
         for (index, node) in tree.nodes().iter().enumerate() {
             let valid = signatures.get(index).is_some_and(|signature| {

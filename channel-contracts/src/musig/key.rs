@@ -18,7 +18,7 @@ use secp256k1_musig::{
     Keypair, Parity, PublicKey as NewerPublicKey, Scalar, SecretKey, XOnlyPublicKey as NewerXOnly,
 };
 
-use super::KeyPathSignature;
+use super::SchnorrSignature;
 
 /// One party's secret of one tree. Prints as `[redacted]`.
 ///
@@ -187,8 +187,8 @@ impl AggregateSecret {
     }
 
     /// Signs a key-path sighash. The same message gives the same signature.
-    pub fn sign(&self, message: &[u8; 32]) -> KeyPathSignature {
-        KeyPathSignature(self.0.sign_schnorr_no_aux_rand(message).to_byte_array())
+    pub fn sign(&self, message: &[u8; 32]) -> SchnorrSignature {
+        SchnorrSignature(self.0.sign_schnorr_no_aux_rand(message).to_byte_array())
     }
 }
 

@@ -42,11 +42,11 @@ pub const NONCE_LEN: usize = secp256k1_musig::musig::PUBNONCE_SERIALIZED_SIZE;
 /// Bytes of a [`PartialSignature`].
 pub const PARTIAL_SIGNATURE_LEN: usize = secp256k1_musig::musig::PART_SIG_SERIALIZED_SIZE;
 
-/// A BIP 340 signature with the default sighash type, as a key-path witness carries it.
+/// A BIP 340 signature with the default sighash type: 64 bytes in a witness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyPathSignature(pub [u8; 64]);
+pub struct SchnorrSignature(pub [u8; 64]);
 
-impl KeyPathSignature {
+impl SchnorrSignature {
     /// Tells whether it signs `message` with `output_key`.
     pub fn is_valid(&self, message: &[u8; 32], output_key: &bitcoin::XOnlyPublicKey) -> bool {
         let signature = secp256k1_musig::schnorr::Signature::from_byte_array(self.0);

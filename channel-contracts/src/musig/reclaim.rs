@@ -18,7 +18,7 @@ use std::fmt;
 use bitcoin::{Amount, FeeRate, Transaction, TxOut, Witness, XOnlyPublicKey, absolute};
 use secp256k1_musig::Keypair;
 
-use super::KeyPathSignature;
+use super::SchnorrSignature;
 use super::key::{AggregateError, AggregateSecret, TreeSecret};
 use crate::script::BatchNode;
 use crate::script::batch_node::{key_path_message, script_path_message};
@@ -191,7 +191,7 @@ pub fn sweep_witness(
         return Err(ReclaimError::LockTime { lock_time, expiry: leaf.expiry });
     }
     let message = script_path_message(transaction, input, spent, leaf.leaf_hash());
-    let signature = KeyPathSignature(sweep.0.sign_schnorr_no_aux_rand(&message).to_byte_array());
+    let signature = SchnorrSignature(sweep.0.sign_schnorr_no_aux_rand(&message).to_byte_array());
     Ok(node.expiry_witness(&signature))
 }
 

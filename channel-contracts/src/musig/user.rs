@@ -14,7 +14,7 @@
 
 use secp256k1_musig::musig::{AggregatedNonce, PartialSignature, PublicNonce, Session};
 
-use super::KeyPathSignature;
+use super::SchnorrSignature;
 use super::key::TreeSecret;
 use super::nonce::{NonceSeed, OneTimeNonce};
 use crate::tree::{AgreedPath, PathError, SignedPath, VerifiedPath};
@@ -121,7 +121,7 @@ impl UserSigned {
     /// as it is, since nothing in it is secret or spent.
     pub fn complete(
         &self,
-        signatures: Vec<KeyPathSignature>,
+        signatures: Vec<SchnorrSignature>,
     ) -> Result<(SignedPath, VerifiedPath), UserSessionError> {
         let levels = self.agreed.levels.len();
         if signatures.len() != levels {

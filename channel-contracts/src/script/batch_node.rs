@@ -19,7 +19,7 @@ use bitcoin::{
 };
 
 use crate::musig::key::tweak_internal;
-use crate::musig::{AggregateError, KeyPathSignature};
+use crate::musig::{AggregateError, SchnorrSignature};
 
 /// Weight of a key-path witness: count, length, 64 bytes.
 pub const KEY_PATH_WITNESS_WEIGHT: Weight = Weight::from_wu(1 + 1 + 64);
@@ -123,12 +123,12 @@ impl BatchNode {
     }
 
     /// Returns the witness by which all cosigners together spend it.
-    pub fn key_witness(&self, signature: &KeyPathSignature) -> Witness {
+    pub fn key_witness(&self, signature: &SchnorrSignature) -> Witness {
         Witness::from_slice(&[signature.0])
     }
 
     /// Returns the witness by which the hub sweeps it, with [`ExpiryLeaf::lock_time`].
-    pub fn expiry_witness(&self, signature: &KeyPathSignature) -> Witness {
+    pub fn expiry_witness(&self, signature: &SchnorrSignature) -> Witness {
         let mut witness = Witness::new();
         witness.push(signature.0);
         witness.push(self.leaf.script());
@@ -138,7 +138,7 @@ impl BatchNode {
 
     /// Returns the weight of the witness that sweeps it.
     pub fn expiry_witness_weight(&self) -> Weight {
-        let witness = self.expiry_witness(&KeyPathSignature([0; 64]));
+        let witness = self.expiry_witness(&SchnorrSignature([0; 64]));
         Weight::from_wu(witness.size() as u64)
     }
 }

@@ -27,7 +27,7 @@ use super::transactions::tree_transaction;
 use crate::encoding::{
     DecodeError, Reader, push_big_size, push_outpoint, push_output, push_script_pubkey, within,
 };
-use crate::musig::{AggregateError, KeyPathSignature};
+use crate::musig::{AggregateError, SchnorrSignature};
 use crate::script::batch_node::key_path_message;
 use crate::script::{BatchNode, ExpiryLeaf};
 
@@ -88,7 +88,7 @@ pub struct SignedPath {
     /// The path.
     pub path: Path,
     /// One signature for each level, from the root down.
-    pub signatures: Vec<KeyPathSignature>,
+    pub signatures: Vec<SchnorrSignature>,
 }
 
 /// A path that can be published: every transaction complete and valid.
@@ -389,7 +389,7 @@ impl SignedPath {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(checked_length(bytes)?);
         let path = Path::read(&mut reader)?;
-        let signature = |_: &PathLevel| reader.array("signature").map(KeyPathSignature);
+        let signature = |_: &PathLevel| reader.array("signature").map(SchnorrSignature);
         let signatures = path.levels.iter().map(signature).collect::<Result<_, _>>()?;
         reader.finish("signed path")?;
         Ok(Self { path, signatures })

@@ -7,7 +7,7 @@ use crate::batch::deadlines::PendingHtlc;
 use crate::batch::ids::{Attempt, BatchId, RegistrationId, Timestamp};
 use crate::batch::leaf::{LeafError, LeafState};
 use crate::batch::message::{DeclineReason, DropReason, Message, Propose, RefuseReason};
-use crate::musig::{AggregatedNonce, KeyPathSignature, PartialSignature, PublicNonce};
+use crate::musig::{AggregatedNonce, PartialSignature, PublicNonce, SchnorrSignature};
 use crate::tree::LeafSlot;
 
 /// What the machine keeps of a proposal that was found right.
@@ -242,7 +242,7 @@ pub enum UserEffect {
         /// The attempt.
         attempt: Attempt,
         /// One for each level.
-        signatures: Vec<KeyPathSignature>,
+        signatures: Vec<SchnorrSignature>,
     },
     /// Forget session and nonces of an attempt that is over.
     ForgetAttempt {
