@@ -312,7 +312,9 @@ fn live() -> (World, u32) {
     let at = height(confirmed);
     world.hub_input(HubInput::BatchConfirmed { txid, at });
     for number in 0..2 {
-        world.user_input(peer(number), UserInput::RootConfirmed { txid, at });
+        let agreed = world.users[&peer(number)].machine.agreed().unwrap().clone();
+        let (root, output) = (agreed.root, agreed.root_output);
+        world.user_input(peer(number), UserInput::RootConfirmed { root, output, at });
         let phase = world.users[&peer(number)].machine.phase();
         assert_eq!(phase, UserPhase::Leaf(LeafState::Confirmed { at }));
     }
@@ -438,8 +440,9 @@ fn a_reorg_takes_both_sides_back_and_a_double_spend_ends_the_batch() {
     assert_eq!(other.phase(), HubPhase::Failed { reason: DropReason::Conflict });
     world.hub_input(HubInput::BatchConfirmed { txid, at: height(confirmed + 1) });
     assert_eq!(world.hub.phase(), HubPhase::Live { at: height(confirmed + 1) });
-    world.user_input(peer(0), UserInput::RootConfirmed { txid, at: height(confirmed + 1) });
-    let at = height(confirmed + 1);
+    let agreed = world.users[&peer(0)].machine.agreed().unwrap().clone();
+    let (root, output, at) = (agreed.root, agreed.root_output, height(confirmed + 1));
+    world.user_input(peer(0), UserInput::RootConfirmed { root, output, at });
     assert_eq!(world.users[&peer(0)].machine.phase(), UserPhase::Leaf(LeafState::Confirmed { at }));
 }
 
@@ -484,16 +487,33 @@ fn commitments_on_another_outpoint_and_foreign_roots_do_not_count() {
     }
     let user = world.users[&peer(0)].machine.clone();
     assert_eq!(user.phase(), UserPhase::Leaf(LeafState::Signed));
-    let agreed = *user.agreed().unwrap();
+    let agreed = user.agreed().unwrap().clone();
     // §4.4: without commitments a confirmed root means nothing.
-    let root = UserInput::RootConfirmed { txid: agreed.root.txid, at: height(1) };
-    assert!(matches!(user.decide(root, world.now), Err(UserRejection::Leaf(_))));
+    let root = |output| UserInput::RootConfirmed { root: agreed.root, output, at: height(1) };
+    let early = user.decide(root(agreed.root_output.clone()), world.now);
+    assert!(matches!(early, Err(UserRejection::Leaf(_))));
     let mut funding = agreed.funding;
     funding.vout += 1;
     let wrong = user.decide(UserInput::CommitmentsExchanged { funding }, world.now).unwrap();
     assert!(wrong.effects.contains(&UserEffect::AbandonChannel));
-    let foreign = UserInput::RootConfirmed { txid: Txid::all_zeros(), at: height(1) };
-    assert!(matches!(user.decide(foreign, world.now), Err(UserRejection::OtherTransaction { .. })));
+    // A hub that proposed a root output which its transaction does not have.
+    let mut less = agreed.root_output.clone();
+    less.value -= Amount::from_sat(1);
+    assert!(matches!(user.decide(root(less), world.now), Err(UserRejection::WrongRoot { .. })));
+    let foreign = UserInput::RootConfirmed {
+        root: OutPoint::null(),
+        output: agreed.root_output.clone(),
+        at: height(1),
+    };
+    assert!(matches!(user.decide(foreign, world.now), Err(UserRejection::WrongRoot { .. })));
+}
+
+#[test]
+fn a_user_without_a_channel_is_left_out_before_the_first_attempt() {
+    let mut world = World::new(&[Fault::None, Fault::NoChannel, Fault::None]);
+    world.run();
+    assert_eq!((world.hub.phase(), world.hub.attempt()), (HubPhase::Confirming, Attempt::FIRST));
+    assert_eq!(world.hub.left_out().get(&peer(1)), Some(&DropReason::Silent));
 }
 
 #[test]
@@ -564,6 +584,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         1 => (0usize..2).prop_map(Fault::WrongPartial),
         1 => Just(Fault::OtherChannel),
         1 => Just(Fault::EarlyStored),
+        1 => Just(Fault::NoChannel),
         1 => Just(Fault::NoCommitments),
     ]
 }

@@ -37,6 +37,8 @@ pub enum Fault {
     OtherChannel,
     /// Says that it has stored the path instead of signing it.
     EarlyStored,
+    /// Its channel is never ready for funding.
+    NoChannel,
     /// Never exchanges commitments.
     NoCommitments,
 }
@@ -242,6 +244,9 @@ impl World {
             HubEffect::OpenChannel { peer, capacity } => {
                 let funding = self.users[&peer].channel.clone();
                 assert_eq!(funding.value, capacity);
+                if self.users[&peer].fault == Fault::NoChannel {
+                    return;
+                }
                 self.queue.push(Event::Hub(HubInput::ChannelReady { peer, funding }));
             }
             HubEffect::BuildTree { attempt, members, expiry } => {
@@ -411,6 +416,7 @@ impl World {
                         let kept = Agreed {
                             attempt,
                             root: agreed.ends.root,
+                            root_output: agreed.ends.root_output.clone(),
                             funding: agreed.funding,
                             leaf_slot: agreed.leaf_slot,
                             levels: agreed.levels.len(),

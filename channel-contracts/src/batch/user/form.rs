@@ -303,7 +303,7 @@ impl UserBatch {
     }
 
     fn expect_count(&self, what: &'static str, actual: usize) -> Result<(), UserRejection> {
-        let Some(Agreed { levels, .. }) = self.agreed else {
+        let Some(levels) = self.agreed.as_ref().map(|agreed| agreed.levels) else {
             return Err(UserRejection::OutOfOrder { input: what, phase: self.phase });
         };
         if actual != levels {

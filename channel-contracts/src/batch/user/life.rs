@@ -1,6 +1,6 @@
 //! From the stored path to the end: what the chain, the channel and the user itself do to a leaf.
 
-use bitcoin::{Amount, OutPoint, Txid, absolute};
+use bitcoin::{Amount, OutPoint, TxOut, absolute};
 
 use super::types::{OverReason, UnrollReason, UserEffect, UserEvent, UserInput, UserRejection};
 use super::{UserBatch, UserDecision, UserPhase};
@@ -19,7 +19,7 @@ impl UserBatch {
                 // From here on the channel ends on chain, by its own rules.
                 _ => Ok(Decision::nothing()),
             },
-            UserInput::RootConfirmed { txid, at } => self.root_confirmed(txid, at),
+            UserInput::RootConfirmed { root, output, at } => self.root_confirmed(root, output, at),
             UserInput::RootDisconnected => self.step(LeafEvent::RootDisconnected),
             UserInput::RootConflicted => match self.phase {
                 UserPhase::Leaf(LeafState::Signed | LeafState::Funded) => {
@@ -64,7 +64,7 @@ impl UserBatch {
 
     /// §3.6: commitments count only on the outpoint the path ends in.
     fn commitments_exchanged(&self, funding: OutPoint) -> Outcome {
-        let (UserPhase::Leaf(_), Some(agreed)) = (self.phase, self.agreed) else {
+        let (UserPhase::Leaf(_), Some(agreed)) = (self.phase, &self.agreed) else {
             let phase = self.phase;
             return Err(UserRejection::OutOfOrder { input: "commitments", phase });
         };
@@ -73,19 +73,22 @@ impl UserBatch {
         }
         let mut decision = self.step(LeafEvent::CommitmentsExchanged)?;
         if !decision.events.is_empty() {
-            decision.effects.push(UserEffect::WatchRoot { agreed });
+            decision.effects.push(UserEffect::WatchRoot { agreed: agreed.clone() });
         }
         Ok(decision)
     }
 
-    /// §4.4: only the agreed transaction, only with a stored path and commitments.
-    fn root_confirmed(&self, actual: Txid, at: absolute::Height) -> Outcome {
-        let (UserPhase::Leaf(_), Some(agreed)) = (self.phase, self.agreed) else {
+    /// §4.4: only the output that the path spends, only with a stored path and commitments.
+    fn root_confirmed(&self, root: OutPoint, output: TxOut, at: absolute::Height) -> Outcome {
+        let (UserPhase::Leaf(_), Some(agreed)) = (self.phase, &self.agreed) else {
             let phase = self.phase;
             return Err(UserRejection::OutOfOrder { input: "confirmation", phase });
         };
-        if agreed.root.txid != actual {
-            return Err(UserRejection::OtherTransaction { actual, expected: agreed.root.txid });
+        let actual = (root, output);
+        let expected = (agreed.root, agreed.root_output.clone());
+        if actual != expected {
+            let (actual, expected) = (Box::new(actual), Box::new(expected));
+            return Err(UserRejection::WrongRoot { actual, expected });
         }
         self.step(LeafEvent::RootConfirmed(at))
     }
@@ -122,7 +125,7 @@ impl UserBatch {
     }
 
     pub(super) fn send_release(&self) -> Option<UserEffect> {
-        let (place, agreed) = (self.place?, self.agreed?);
+        let (place, agreed) = (self.place?, self.agreed.as_ref()?);
         Some(UserEffect::SendRelease { batch: place.batch, attempt: agreed.attempt })
     }
 

@@ -259,13 +259,13 @@ impl UserBatch {
     /// Returns what must be done again after a restart, once [`UserInput::Restarted`] is applied.
     pub fn unfinished_effects(&self) -> Vec<UserEffect> {
         let mut effects = vec![];
-        if let (UserPhase::Leaf(leaf), Some(agreed)) = (self.phase, self.agreed) {
+        if let (UserPhase::Leaf(leaf), Some(agreed)) = (self.phase, &self.agreed) {
             if leaf == LeafState::Signed {
                 effects.extend(self.send_stored());
             }
             if matches!(leaf, LeafState::Funded | LeafState::Confirmed { .. } | LeafState::Retired)
             {
-                effects.push(UserEffect::WatchRoot { agreed });
+                effects.push(UserEffect::WatchRoot { agreed: agreed.clone() });
             }
             if let (true, Some(reason)) = (leaf.needs_exit_by_deadline(), self.unrolling) {
                 effects.push(UserEffect::PublishPath { reason });
@@ -307,7 +307,7 @@ impl UserBatch {
 
     /// Returns the deadlines of the channel, once its path is known.
     pub fn deadlines(&self) -> Option<Deadlines> {
-        let (place, agreed) = (self.place?, self.agreed?);
+        let (place, agreed) = (self.place?, self.agreed.as_ref()?);
         Deadlines::new(place.expiry, agreed.levels).ok()
     }
 

@@ -1,6 +1,6 @@
 //! What reaches a user's machine, what happens to it, what it asks for, and why it refuses.
 
-use bitcoin::{Amount, OutPoint, Txid, absolute};
+use bitcoin::{Amount, OutPoint, TxOut, Txid, absolute};
 
 use super::{Offer, Place, UserPhase};
 use crate::batch::deadlines::PendingHtlc;
@@ -11,12 +11,15 @@ use crate::musig::{AggregatedNonce, PartialSignature, PublicNonce, SchnorrSignat
 use crate::tree::LeafSlot;
 
 /// What the machine keeps of a proposal that was found right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreed {
     /// The attempt.
     pub attempt: Attempt,
     /// Where the root output stands.
     pub root: OutPoint,
+    /// The root output. The signatures of the path commit to it, so the batch transaction must
+    /// have exactly this one.
+    pub root_output: TxOut,
     /// Where the channel's funding output stands.
     pub funding: OutPoint,
     /// The number of the funding transaction among those of its tree.
@@ -121,10 +124,12 @@ pub enum UserInput {
     },
     /// The channel is gone.
     ChannelFailed,
-    /// A transaction of this id is in a block of the node's own validated chain.
+    /// The transaction with the root output is in a block of the node's own validated chain.
     RootConfirmed {
-        /// The id.
-        txid: Txid,
+        /// Where the output stands.
+        root: OutPoint,
+        /// The output, as it is in that block.
+        output: TxOut,
         /// The height of the block.
         at: absolute::Height,
     },
@@ -318,13 +323,14 @@ pub enum UserRejection {
         /// The leaf offered now.
         changed: Txid,
     },
-    /// The proposal's root and the batch transaction differ.
-    #[error("transaction {actual} is not the batch transaction {expected}")]
-    OtherTransaction {
-        /// The id that came.
-        actual: Txid,
-        /// The id agreed on.
-        expected: Txid,
+    /// The output in the block is not the one the path was signed for: the hub lied about it, or
+    /// the block has another transaction.
+    #[error("output {actual:?} is in the block, the path spends {expected:?}")]
+    WrongRoot {
+        /// What is in the block.
+        actual: Box<(OutPoint, TxOut)>,
+        /// What was agreed on.
+        expected: Box<(OutPoint, TxOut)>,
     },
     /// More or fewer values came than the path has levels.
     #[error("{what}: {actual} came, the path has {levels} levels")]
