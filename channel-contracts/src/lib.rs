@@ -9,6 +9,7 @@
 //! - [`tree`]: the transactions of a batch, one user's path through them, and what an exit costs.
 //! - [`musig`]: signing a tree together, from both sides; what released keys can take.
 //! - [`batch`]: the messages and machines by which a batch forms, lives and ends.
+//! - [`swap`]: withdrawals and deposits, a payment against an output under one hash.
 //!
 //! Keys are arguments; secrets pass through [`script::keys`], [`script::secrets`] and [`musig`]
 //! and are never stored by anything else.
@@ -18,6 +19,7 @@ pub mod batch;
 pub(crate) mod encoding;
 pub mod musig;
 pub mod script;
+pub mod swap;
 pub mod tree;
 
 pub use encoding::DecodeError;

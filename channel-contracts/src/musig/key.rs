@@ -20,9 +20,9 @@ use secp256k1_musig::{
 
 use super::SchnorrSignature;
 
-/// One party's secret of one tree. Prints as `[redacted]`.
+/// One party's secret of one tree, or of one swap. Prints as `[redacted]`.
 ///
-/// Fresh for each attempt and used for nothing else, so that a user can hand it over.
+/// Fresh for each attempt and used for nothing else, so that its owner can hand it over.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TreeSecret(SecretKey);
 
@@ -46,6 +46,12 @@ impl TreeSecret {
     /// Returns the public key that its owner registers.
     pub fn public_key(&self) -> PublicKey {
         older(&self.0.public_key())
+    }
+
+    /// Signs with the key alone, without a tweak, as the key of a script leaf does.
+    pub(crate) fn sign(&self, message: &[u8; 32]) -> SchnorrSignature {
+        let keypair = Keypair::from_secret_key(&self.0);
+        SchnorrSignature(keypair.sign_schnorr_no_aux_rand(message).to_byte_array())
     }
 
     pub(super) fn newer(&self) -> &SecretKey {

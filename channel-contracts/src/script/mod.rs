@@ -4,7 +4,8 @@
 //! [`FundingScript`], [`ToLocal`], [`ToRemote`], [`HtlcScript`] and [`KeyedAnchor`].
 //! [`Commitment`] puts them together into the commitment transaction; [`keys`] and
 //! [`secrets`] derive what goes into them. Signing, broadcasting and remembering stay
-//! outside. [`BatchNode`], the output of a batch tree, is ours.
+//! outside. Ours are [`BatchNode`], the output of a batch
+//! tree, and [`swap`].
 //!
 //! Roles: the **broadcaster** owns a commitment transaction and is delayed by it; the
 //! **countersignatory** is its peer, who may punish it once it is revoked. BOLT 3 calls them
@@ -21,6 +22,7 @@ pub mod htlc;
 pub mod htlc_transaction;
 pub mod keys;
 pub mod secrets;
+pub mod swap;
 pub mod to_local;
 pub mod to_remote;
 
