@@ -397,7 +397,10 @@ fn a_key_leaves_only_when_the_channel_is_retired_and_empty() {
     assert_eq!(taken.effects, vec![HubEffect::CheckRelease { peer: peer(0), secret }]);
     let wrong = HubInput::ReleaseChecked { peer: peer(0), right: false };
     assert!(world.hub.decide(wrong, world.now).is_err());
-    world.hub_input(HubInput::ReleaseChecked { peer: peer(0), right: true });
+    let right = HubInput::ReleaseChecked { peer: peer(0), right: true };
+    let planned = world.hub.decide(right.clone(), world.now).unwrap();
+    assert_eq!(planned.effects, vec![HubEffect::PlanReclaim]);
+    world.hub_input(right);
     assert!(world.hub.members()[&peer(0)].released);
     assert_eq!(world.hub.decide(release, world.now).unwrap().effects, vec![]);
 
@@ -406,6 +409,26 @@ fn a_key_leaves_only_when_the_channel_is_retired_and_empty() {
     world.user_input(peer(0), UserInput::AncestorSpent { confirmations: 100 });
     assert_eq!(world.users[&peer(0)].machine.phase(), UserPhase::Leaf(LeafState::Dead));
     assert!(world.users[&peer(0)].effects.contains(&UserEffect::ForgetChannel));
+    world.hub_input(HubInput::RootSettled);
+    assert_eq!(world.hub.phase(), HubPhase::Settled);
+}
+
+#[test]
+fn at_the_expiry_open_channels_are_closed_before_anything_is_swept() {
+    let (mut world, _) = live();
+    world.hub_input(HubInput::ChannelRetired { peer: peer(0) });
+    let block = |best| HubInput::Block { best: height(best) };
+    let early = world.hub.decide(block(EXPIRY - 1), world.now).unwrap();
+    assert_eq!((early.events, early.effects), (vec![], vec![]));
+    assert!(world.hub.decide(HubInput::ClosedForSweep, world.now).is_err());
+    let due = world.hub.decide(block(EXPIRY), world.now).unwrap();
+    let close = vec![HubEffect::CloseForSweep { peers: vec![peer(1)] }];
+    assert_eq!(due.effects, close);
+    world.hub_input(block(EXPIRY));
+    assert_eq!(world.hub.unfinished_effects(), close);
+    assert_eq!(world.hub.decide(block(EXPIRY + 1), world.now).unwrap().effects, vec![]);
+    let closed = world.hub.decide(HubInput::ClosedForSweep, world.now).unwrap();
+    assert_eq!(closed.effects, vec![HubEffect::SweepExpired]);
     world.hub_input(HubInput::RootSettled);
     assert_eq!(world.hub.phase(), HubPhase::Settled);
 }
@@ -587,6 +610,72 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::NoChannel),
         1 => Just(Fault::NoCommitments),
     ]
+}
+
+/// Everything that chain, channel and user can do to a live leaf.
+fn any_life() -> impl Strategy<Value = UserInput> {
+    prop_oneof![
+        (0u32..4_100, any::<bool>()).prop_map(|(after, claimable)| UserInput::Block {
+            best: height(EXPIRY - 4_032 + after),
+            htlcs: vec![PendingHtlc {
+                cltv_expiry: height(EXPIRY - 4_000 + after),
+                claimable,
+                peer_reachable: true,
+            }],
+        }),
+        Just(UserInput::RootDisconnected),
+        Just(UserInput::RootConflicted),
+        Just(UserInput::RolloverFailed),
+        Just(UserInput::ChannelClosed),
+        (0u64..2, 0usize..2).prop_map(|(sat, htlcs)| UserInput::ReleaseRequested {
+            closing_balance: Amount::from_sat(sat),
+            htlcs,
+        }),
+        Just(UserInput::UnrollRequested),
+        Just(UserInput::LeafConfirmed),
+        (95u32..105).prop_map(|confirmations| UserInput::AncestorSpent { confirmations }),
+        Just(UserInput::Restarted),
+        Just(UserInput::Tick),
+        Just(UserInput::Malformed),
+        Just(UserInput::ChannelFailed),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_live_leaf_keeps_its_rules_under_any_events(
+        inputs in proptest::collection::vec(any_life(), 1..60),
+    ) {
+        let (mut world, _) = live();
+        let mut published = 0;
+        for input in inputs {
+            let before = world.users[&peer(0)].machine.clone();
+            let Ok(decision) = before.decide(input, world.now) else { continue };
+            for effect in &decision.effects {
+                match effect {
+                    UserEffect::PublishPath { .. } => {
+                        published += 1;
+                        let confirmed = matches!(before.phase(), UserPhase::Leaf(LeafState::Confirmed { .. }));
+                        prop_assert!(confirmed);
+                    }
+                    UserEffect::SendRelease { .. } => {
+                        prop_assert_eq!(before.phase(), UserPhase::Leaf(LeafState::Retired));
+                    }
+                    UserEffect::PublishClosing => {
+                        prop_assert_eq!(before.phase(), UserPhase::Leaf(LeafState::Retired));
+                    }
+                    // Nothing but the chain ends a live channel.
+                    UserEffect::AbandonChannel => {
+                        prop_assert_eq!(before.phase(), UserPhase::Leaf(LeafState::Funded));
+                    }
+                    _ => {}
+                }
+            }
+            let user = world.users.get_mut(&peer(0)).unwrap();
+            decision.events.into_iter().for_each(|event| user.machine.apply(event));
+        }
+        prop_assert!(published <= 1);
+    }
 }
 
 proptest! {

@@ -6,6 +6,8 @@
 
 mod common;
 
+use std::sync::LazyLock;
+
 use bitcoin::{Amount, absolute};
 use channel_contracts::DecodeError;
 use channel_contracts::batch::message::{
@@ -22,8 +24,13 @@ use serde_json::{Value, json};
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/batch_messages.json");
 
-/// One of each, from a batch of five.
+/// One of each, from a batch of five, signed once.
 fn messages() -> Vec<(&'static str, Message)> {
+    static ALL: LazyLock<Vec<(&'static str, Message)>> = LazyLock::new(make_messages);
+    ALL.clone()
+}
+
+fn make_messages() -> Vec<(&'static str, Message)> {
     let fixture = Batch::new(5, 4);
     let slot = UserSlot(1);
     let tree = fixture.tree();

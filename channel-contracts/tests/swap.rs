@@ -534,6 +534,51 @@ fn a_user_takes_the_deposit_back_in_time_and_then_no_payment_any_more() {
     assert_eq!(user.phase(), UserDepositPhase::Refunded);
 }
 
+fn any_hub_input() -> impl Strategy<Value = HubWithdrawalInput> {
+    let any_height = || (BEST..BEST + 500).prop_map(height);
+    prop_oneof![
+        any_height().prop_map(|best| HubWithdrawalInput::PaymentHeld {
+            amount_msat: 70_300_000,
+            expiry: withdrawal().payment_expiry,
+            best,
+        }),
+        Just(HubWithdrawalInput::Included),
+        Just(HubWithdrawalInput::Conflicted),
+        Just(HubWithdrawalInput::Preimage { preimage: preimage() }),
+        Just(HubWithdrawalInput::PaymentClaimed),
+        any_height().prop_map(|best| HubWithdrawalInput::Block { best }),
+        any_height().prop_map(|at| HubWithdrawalInput::RefundConfirmed { at }),
+        Just(HubWithdrawalInput::RefundDisconnected),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_hub_never_both_claims_and_fails_a_payment_in_any_order(
+        inputs in proptest::collection::vec(any_hub_input(), 1..40),
+    ) {
+        let mut hub = HubWithdrawal::new(withdrawal(), height(BEST)).unwrap();
+        let (mut claimed, mut failed, mut held) = (false, false, false);
+        for input in inputs {
+            let is_payment = matches!(input, HubWithdrawalInput::PaymentHeld { .. });
+            let Ok(decision) = hub.decide(input) else { continue };
+            held |= is_payment;
+            for effect in decision.effects {
+                match effect {
+                    HubWithdrawalEffect::IncludeOutput => prop_assert!(held),
+                    HubWithdrawalEffect::ClaimPayment { .. } => claimed = true,
+                    HubWithdrawalEffect::FailPayment => failed = true,
+                    // A key is handed over only for a payment.
+                    HubWithdrawalEffect::HandKeyOver => prop_assert!(claimed),
+                    HubWithdrawalEffect::PublishRefund => prop_assert!(!claimed),
+                }
+            }
+            decision.events.into_iter().for_each(|event| hub.apply(event));
+            prop_assert!(!(claimed && failed));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 

@@ -87,6 +87,26 @@ impl fmt::Display for UserSlot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeafSlot(pub u16);
 
+/// First index in a block that virtual transactions take: beyond any real one, which needs at
+/// least 60 bytes of a block of 4,000,000 weight units.
+pub const VIRTUAL_INDEX_BASE: u32 = 0x40_0000;
+
+/// Last index in a block that a short channel id can name: 24 bits.
+pub const VIRTUAL_INDEX_MAX: u32 = 0xff_ffff;
+
+impl LeafSlot {
+    /// Returns the index in its block at which the transaction is shown to LDK, or `None` beyond
+    /// 24 bits.
+    ///
+    /// `before` counts the funding transactions ([`Shape::leaves`]) of all other batches whose
+    /// batch transaction is in the same block, in the order of their batch transactions; LDK
+    /// asserts that no two channels have one short channel id.
+    pub fn virtual_index(self, before: u32) -> Option<u32> {
+        let index = VIRTUAL_INDEX_BASE.checked_add(before)?.checked_add(u32::from(self.0))?;
+        (index <= VIRTUAL_INDEX_MAX).then_some(index)
+    }
+}
+
 /// Why there is no such tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
@@ -211,6 +231,11 @@ impl Shape {
             open.extend(below.into_iter().rev().map(|place| (level + 1, place)));
         }
         nodes
+    }
+
+    /// Counts the transactions that fund channels.
+    pub fn leaves(&self) -> usize {
+        self.nodes().iter().filter(|node| node.is_leaf()).count()
     }
 
     /// Returns the nodes from the root to the transaction that funds the channel of `slot`.
@@ -361,6 +386,11 @@ mod tests {
             (0..5).map(|user| shape.leaf_slot(UserSlot(user)).unwrap().0).collect();
         // The root funds three channels itself and comes first.
         assert_eq!(slots, [1, 1, 0, 0, 0]);
+        assert_eq!(shape.leaves(), 2);
+        assert_eq!(LeafSlot(1).virtual_index(7), Some(0x40_0008));
+        assert_eq!(LeafSlot(1).virtual_index(0xbf_fffe), Some(0xff_ffff));
+        assert_eq!(LeafSlot(1).virtual_index(0xbf_ffff), None);
+        assert_eq!(LeafSlot(1).virtual_index(u32::MAX), None);
         assert_eq!(
             shape.leaf_slot(UserSlot(5)),
             Err(ShapeError::Slot { slot: UserSlot(5), users: 5 })

@@ -358,9 +358,7 @@ impl World {
                 }
             }
             HubEffect::BroadcastBatch { attempt, txid } => self.check_broadcast(attempt, txid),
-            HubEffect::CloseChannel { .. }
-            | HubEffect::CheckRelease { .. }
-            | HubEffect::WakeAt { .. } => {}
+            _ => {}
         }
     }
 

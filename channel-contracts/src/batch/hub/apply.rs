@@ -93,6 +93,7 @@ impl HubPhase {
             | Self::Publishing
             | Self::Confirming
             | Self::Live { .. }
+            | Self::Expiring { .. }
             | Self::Settled
             | Self::Failed { .. } => None,
         }

@@ -12,10 +12,10 @@ use super::{
 use crate::batch::Decision;
 use crate::batch::ids::{Attempt, Peer, Timestamp};
 use crate::batch::message::{
-    Accepted, DeclineReason, Declined, DropReason, Message, Nonces, Partial, Register, Release,
+    Accepted, DeclineReason, Declined, DropReason, Message, Nonces, Partial, Register,
 };
 
-type Outcome = Result<HubDecision, HubRejection>;
+pub(super) type Outcome = Result<HubDecision, HubRejection>;
 
 impl HubBatch {
     /// Decides about an input at `now`. Changes nothing by itself.
@@ -110,30 +110,11 @@ impl HubBatch {
                 HubPhase::Failed { .. } => Ok(Decision::nothing()),
                 phase => Err(HubRejection::OutOfOrder { input: "conflict", phase }),
             },
-            HubInput::ChannelRetired { peer } => {
-                let member = self.member(peer)?;
-                match self.phase {
-                    HubPhase::Live { .. } if member.retired => Ok(Decision::nothing()),
-                    HubPhase::Live { .. } => {
-                        Ok(Decision::new(vec![HubEvent::Retired { peer }], vec![]))
-                    }
-                    phase => Err(HubRejection::OutOfOrder { input: "retired channel", phase }),
-                }
-            }
-            HubInput::ReleaseChecked { peer, right } => {
-                let member = self.member(peer)?;
-                match right {
-                    false => Err(HubRejection::WrongSecret { peer }),
-                    true if !member.retired => Err(HubRejection::NotRetired { peer }),
-                    true if member.released => Ok(Decision::nothing()),
-                    true => Ok(Decision::new(vec![HubEvent::Released { peer }], vec![])),
-                }
-            }
-            HubInput::RootSettled => match self.phase {
-                HubPhase::Live { .. } => Ok(self.enter(HubPhase::Settled)),
-                HubPhase::Settled => Ok(Decision::nothing()),
-                phase => Err(HubRejection::OutOfOrder { input: "settlement", phase }),
-            },
+            HubInput::ChannelRetired { .. }
+            | HubInput::ReleaseChecked { .. }
+            | HubInput::Block { .. }
+            | HubInput::ClosedForSweep
+            | HubInput::RootSettled => self.end(input),
             HubInput::Restarted => match self.phase {
                 // Sessions and channels without funding died with the process (§3.2).
                 phase if phase.can_leave_out() || matches!(phase, HubPhase::Funding { .. }) => {
@@ -146,10 +127,14 @@ impl HubBatch {
 
     /// Returns what must be done again after a restart, once [`HubInput::Restarted`] is applied.
     ///
-    /// Before publishing nothing survives a restart; from then on it is the broadcast.
+    /// Before publishing nothing survives a restart; then it is the broadcast, then the end.
     pub fn unfinished_effects(&self) -> Vec<HubEffect> {
         match self.phase {
             HubPhase::Publishing | HubPhase::Confirming => self.broadcast().into_iter().collect(),
+            HubPhase::Live { .. } if self.members.values().any(|member| member.released) => {
+                vec![HubEffect::PlanReclaim]
+            }
+            HubPhase::Expiring { .. } => vec![self.close_for_sweep()],
             HubPhase::Failed { .. } => self.clean_up(),
             _ => vec![],
         }
@@ -360,22 +345,6 @@ impl HubBatch {
         }
     }
 
-    /// §8.1: takes the secret of a retired channel.
-    fn release(&self, peer: Peer, message: Release) -> Outcome {
-        let HubPhase::Live { .. } = self.phase else {
-            return Err(HubRejection::OutOfOrder { input: "release", phase: self.phase });
-        };
-        let member = self.member(peer)?;
-        match (member.retired, member.released) {
-            (false, _) => Err(HubRejection::NotRetired { peer }),
-            (true, true) => Ok(Decision::nothing()),
-            (true, false) => {
-                let check = HubEffect::CheckRelease { peer, secret: message.secret };
-                Ok(Decision::new(vec![], vec![check]))
-            }
-        }
-    }
-
     /// A member's answer was checked by the session: it counts, or leaves the member out.
     fn answer_checked(
         &self,
@@ -431,7 +400,7 @@ impl HubBatch {
         Ok(draft.advance(now))
     }
 
-    fn member(&self, peer: Peer) -> Result<&HubMember, HubRejection> {
+    pub(super) fn member(&self, peer: Peer) -> Result<&HubMember, HubRejection> {
         self.members.get(&peer).ok_or(HubRejection::NotMember { peer, batch: self.id })
     }
 
@@ -466,7 +435,7 @@ impl HubBatch {
         close.chain([HubEffect::ForgetAttempt { attempt: self.attempt }]).collect()
     }
 
-    fn enter(&self, phase: HubPhase) -> HubDecision {
+    pub(super) fn enter(&self, phase: HubPhase) -> HubDecision {
         Decision::new(vec![HubEvent::PhaseEntered { phase }], vec![])
     }
 

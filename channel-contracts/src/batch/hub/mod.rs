@@ -5,7 +5,7 @@
 //!                 ▲          ▲                                                             │
 //!                 └── users left out: next attempt, fresh keys ◄───────────────────────────┤
 //!                                                                                          ▼
-//!          settled ◄─ live ◄─ confirming ◄─ publishing ◄──────────────────────────────── funding
+//!     settled ◄─ (expiring) ◄─ live ◄─ confirming ◄─ publishing ◄─────────────────────── funding
 //! ```
 //!
 //! Two rules carry its safety. The batch transaction is broadcast only from `publishing`, which
@@ -24,6 +24,7 @@
 mod apply;
 mod decide;
 mod draft;
+mod end;
 mod types;
 
 pub use types::{HubEffect, HubEvent, HubInput, HubRejection, TreeMember};
@@ -143,6 +144,11 @@ pub enum HubPhase {
     /// It is in the block at this height.
     Live {
         /// The height of that block.
+        at: absolute::Height,
+    },
+    /// E is reached: open channels are closed, then what is left is swept by the leaf.
+    Expiring {
+        /// The height at which the batch transaction was confirmed.
         at: absolute::Height,
     },
     /// The root output is spent by a settlement that is deep enough.

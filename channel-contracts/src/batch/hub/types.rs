@@ -117,6 +117,13 @@ pub enum HubInput {
         /// It is.
         right: bool,
     },
+    /// The best block.
+    Block {
+        /// Its height.
+        best: absolute::Height,
+    },
+    /// Every channel named by [`HubEffect::CloseForSweep`] is closed.
+    ClosedForSweep,
     /// The root output is spent by ours, deep enough to be final.
     RootSettled,
     /// The node was restarted: connections, sessions and channels without funding are gone.
@@ -306,6 +313,17 @@ pub enum HubEffect {
         /// The secret, as it came.
         secret: TreeSecret,
     },
+    /// See what can be reclaimed with the keys released so far
+    /// ([`ReclaimPlan`](crate::musig::ReclaimPlan)), and whether it is worth it (§8.2).
+    PlanReclaim,
+    /// Force-close these channels without broadcasting, answer with
+    /// [`HubInput::ClosedForSweep`]; or LDK goes on honouring dead balances (§8.4).
+    CloseForSweep {
+        /// Whose channels are still open.
+        peers: Vec<Peer>,
+    },
+    /// Spend by the expiry leaf whatever node output is left (§8.3).
+    SweepExpired,
     /// Give a [`HubInput::Tick`] at this moment.
     WakeAt {
         /// When.
