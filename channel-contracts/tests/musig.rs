@@ -102,6 +102,18 @@ fn a_user_checks_the_final_signatures_and_never_signs_a_wrong_number_of_levels()
 }
 
 #[test]
+fn aggregated_nonces_that_cancel_out_neither_panic_nor_sign_anything_valid() {
+    let batch = Batch::new(2, 4);
+    let tree = batch.tree();
+    let (session, _) = batch.begin(&tree, 0).swap_remove(0);
+    // BIP 327 encodes the point at infinity as zeros; a hub may send that.
+    let infinity = AggregatedNonce::from_byte_array(&[0; 66]).unwrap();
+    let signed = session.sign(&[infinity]).unwrap();
+    let forged = vec![SchnorrSignature([0; 64])];
+    assert!(signed.complete(forged).is_err());
+}
+
+#[test]
 fn a_foreign_secret_begins_no_session() {
     let batch = Batch::new(2, 4);
     let tree = batch.tree();
