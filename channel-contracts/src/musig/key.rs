@@ -117,16 +117,16 @@ impl AggregateKey {
     ///
     /// [`AggregateError`] if there is no key, one comes twice, or they cancel out.
     pub fn new(cosigners: &[PublicKey], root: TapNodeHash) -> Result<Self, AggregateError> {
-        let mut sorted: Vec<[u8; 33]> = cosigners.iter().map(PublicKey::serialize).collect();
-        sorted.sort_unstable();
+        let mut sorted: Vec<&PublicKey> = cosigners.iter().collect();
+        // BIP 327, KeySort: by the bytes of the compressed form.
+        sorted.sort_by_cached_key(|key| key.serialize());
         if sorted.is_empty() {
             return Err(AggregateError::Empty);
         }
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            let key = PublicKey::from_slice(&pair[0]).expect("it was serialised above");
-            return Err(AggregateError::Duplicate { key });
+            return Err(AggregateError::Duplicate { key: *pair[0] });
         }
-        let keys: Vec<NewerPublicKey> = sorted.into_iter().map(newer_from_bytes).collect();
+        let keys: Vec<NewerPublicKey> = sorted.into_iter().map(newer).collect();
         let mut cache = KeyAggCache::new(&keys.iter().collect::<Vec<_>>());
         let internal = older_x_only(&cache.agg_pk());
         cache
@@ -251,16 +251,14 @@ pub(super) fn tagged(tag: &str, parts: &[&[u8]]) -> [u8; 32] {
     sha256::Hash::from_engine(engine).to_byte_array()
 }
 
+/// Takes a key over to the newer version. The uncompressed form spares a square root for each.
 pub(super) fn newer(key: &PublicKey) -> NewerPublicKey {
-    newer_from_bytes(key.serialize())
+    NewerPublicKey::from_byte_array_uncompressed(key.serialize_uncompressed())
+        .expect("both versions know the same points")
 }
 
 pub(super) fn newer_x_only(key: &XOnlyPublicKey) -> NewerXOnly {
     NewerXOnly::from_byte_array(key.serialize()).expect("both versions know the same points")
-}
-
-fn newer_from_bytes(bytes: [u8; 33]) -> NewerPublicKey {
-    NewerPublicKey::from_byte_array_compressed(bytes).expect("both versions know the same points")
 }
 
 fn older(key: &NewerPublicKey) -> PublicKey {
