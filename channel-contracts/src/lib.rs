@@ -5,8 +5,21 @@
 //! specification's vectors, against other implementations and against Bitcoin Core's own
 //! script interpreter. LDK appears in the tests only, as an oracle.
 //!
-//! Keys are arguments; secrets pass through [`script::keys`] and [`script::secrets`] and are
-//! never stored by anything else. What decides *when* a script is used stays outside.
+//! - [`script`]: outputs and their witnesses, and the transactions of one channel.
+//! - [`tree`]: the transactions of a batch, one user's path through them, and what an exit costs.
+//! - [`musig`]: signing a tree together, from both sides; what released keys can take.
+//! - [`batch`]: the messages and machines by which a batch forms, lives and ends.
+//! - [`swap`]: withdrawals and deposits, a payment against an output under one hash.
+//!
+//! Keys are arguments; secrets pass through [`script::keys`], [`script::secrets`] and [`musig`]
+//! and are never stored by anything else.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod batch;
+pub(crate) mod encoding;
+pub mod musig;
 pub mod script;
+pub mod swap;
+pub mod tree;
+
+pub use encoding::DecodeError;

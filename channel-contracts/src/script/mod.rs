@@ -1,10 +1,11 @@
-//! Scripts and transactions of one channel, as BOLT 3 defines them.
+//! Scripts and transactions of one channel, as BOLT 3 defines them, and outputs of batches.
 //!
 //! Each output has one type that knows its script and every witness that spends it:
 //! [`FundingScript`], [`ToLocal`], [`ToRemote`], [`HtlcScript`] and [`KeyedAnchor`].
 //! [`Commitment`] puts them together into the commitment transaction; [`keys`] and
 //! [`secrets`] derive what goes into them. Signing, broadcasting and remembering stay
-//! outside.
+//! outside. Ours are [`BatchNode`], the output of a batch
+//! tree, and [`swap`].
 //!
 //! Roles: the **broadcaster** owns a commitment transaction and is delayed by it; the
 //! **countersignatory** is its peer, who may punish it once it is revoked. BOLT 3 calls them
@@ -13,6 +14,7 @@
 //! Read first: BOLT 3, "Transactions".
 
 pub mod anchor;
+pub mod batch_node;
 pub mod commitment;
 pub mod format;
 pub mod funding;
@@ -20,10 +22,12 @@ pub mod htlc;
 pub mod htlc_transaction;
 pub mod keys;
 pub mod secrets;
+pub mod swap;
 pub mod to_local;
 pub mod to_remote;
 
 pub use anchor::KeyedAnchor;
+pub use batch_node::{BatchNode, ExpiryLeaf};
 pub use commitment::{BuiltCommitment, Commitment, CommitmentError, ObscureFactor, Side};
 pub use format::CommitmentFormat;
 pub use funding::{FundingError, FundingScript};

@@ -1,6 +1,10 @@
 //! What the tests of this crate share: fixed keys, and Bitcoin Core's script interpreter.
 #![allow(dead_code)]
 
+pub mod batch;
+pub mod swap;
+pub mod world;
+
 use bitcoin::consensus::serialize;
 use bitcoin::ecdsa::Signature;
 use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};

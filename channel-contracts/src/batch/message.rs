@@ -1,0 +1,307 @@
+//! What hub and user say to each other while a batch forms, and when it ends.
+//!
+//! ```text
+//! user                                     hub
+//!  │ register ──────────────────────────────► │  accepted / declined
+//!  │ ◄────────────────────────────── propose  │
+//!  │ nonces (or refuse) ────────────────────► │
+//!  │ ◄───────────────────────────────── sign  │  aggregated nonces
+//!  │ partial ───────────────────────────────► │
+//!  │ ◄─────────────────────────────── signed  │
+//!  │ stored ────────────────────────────────► │  dropped, at any step
+//!  │ release ───────────────────────────────► │  long after
+//! ```
+//!
+//! All travel on the peers' own Lightning connection as custom messages of odd type, so that a
+//! node without batches ignores them. Each names its batch and attempt, and saying it again
+//! means nothing new. Encoding lives in [`wire`](super::wire).
+//!
+//! `register` carries one tree key for each possible attempt, so that a re-shaped tree has fresh
+//! keys without another round.
+//!
+//! Source: BATCHES §3 and §8.1.
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Amount, TxOut, absolute};
+
+use super::ids::{ATTEMPTS_MAX, Attempt, BatchId, RegistrationId};
+use crate::musig::{AggregatedNonce, PartialSignature, PublicNonce, SchnorrSignature, TreeSecret};
+use crate::tree::{PathError, Proposal, ProposalError};
+
+/// A message of the batch protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// User to hub: asks for a channel in the next batch.
+    Register(Box<Register>),
+    /// Hub to user: it has a place.
+    Accepted(Accepted),
+    /// Hub to user: it has none.
+    Declined(Declined),
+    /// Hub to user: its path, unsigned.
+    Propose(Box<Propose>),
+    /// User to hub: it does not sign that.
+    Refuse(Refuse),
+    /// User to hub: one nonce for each level.
+    Nonces(Nonces),
+    /// Hub to user: the aggregated nonce of each level.
+    Sign(Sign),
+    /// User to hub: one partial signature for each level.
+    Partial(Partial),
+    /// Hub to user: the final signature of each level.
+    Signed(Signed),
+    /// User to hub: the path is on its disk.
+    Stored(Stored),
+    /// Hub to user: it is left out, or the batch is over.
+    Dropped(Dropped),
+    /// User to hub: the secret of a retired, empty channel.
+    Release(Release),
+}
+
+/// Asks for a channel in the next batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Names the wish; the same when it is sent again.
+    pub registration: RegistrationId,
+    /// Capacity of the channel.
+    pub capacity: Amount,
+    /// How much of it the user wants to be able to receive at once. At most the capacity.
+    pub inbound: Amount,
+    /// The user's tree key of each attempt, all different and used for nothing else.
+    pub tree_keys: [PublicKey; ATTEMPTS_MAX as usize],
+}
+
+/// Says that the hub has a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// The wish.
+    pub registration: RegistrationId,
+    /// The batch.
+    pub batch: BatchId,
+    /// What the hub asks for the place.
+    pub fee: Amount,
+    /// `E`, which the proposal must keep.
+    pub expiry: absolute::Height,
+    /// Until the batch closes, in milliseconds.
+    pub closes_in_ms: u32,
+}
+
+/// Says that the hub has no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Declined {
+    /// The wish.
+    pub registration: RegistrationId,
+    /// Why.
+    pub reason: DeclineReason,
+}
+
+/// Offers a path to be signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Propose {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The root output, whose place is in the path.
+    pub root_output: TxOut,
+    /// Everything else.
+    pub proposal: Proposal,
+}
+
+/// Refuses to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refuse {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Why.
+    pub reason: RefuseReason,
+}
+
+/// One nonce of the user for each level of its path, from the root down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nonces {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// 1 to 11 nonces.
+    pub nonces: Vec<PublicNonce>,
+}
+
+/// The aggregated nonce of each level of the user's path, from the root down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// 1 to 11 aggregated nonces.
+    pub aggregated: Vec<AggregatedNonce>,
+}
+
+/// One partial signature of the user for each level of its path, from the root down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// 1 to 11 partial signatures.
+    pub partials: Vec<PartialSignature>,
+}
+
+/// The final signature of each level of the user's path, from the root down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// 1 to 11 signatures.
+    pub signatures: Vec<SchnorrSignature>,
+}
+
+/// Says that the signed path is verified and durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+}
+
+/// Says that the user is left out, or that the batch is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Hands the tree secret of a retired channel over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The batch.
+    pub batch: BatchId,
+    /// The attempt that went on chain, to whose key the secret belongs.
+    pub attempt: Attempt,
+    /// The secret.
+    pub secret: TreeSecret,
+}
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $code:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+        pub enum $name {
+            $(#[doc = concat!("Says: ", $text, ".")] #[error($text)] $variant,)*
+        }
+
+        impl $name {
+            /// All reasons, by code.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Returns the byte that stands for it in a message.
+            pub fn code(self) -> u8 {
+                match self {
+                    $(Self::$variant => $code,)*
+                }
+            }
+
+            /// Finds the reason with this code.
+            pub fn from_code(code: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a hub has no place for a user.
+    DeclineReason {
+        Full = 1, "the batch is full";
+        Closed = 2, "the batch has closed";
+        Capacity = 3, "the capacity is outside the hub's range";
+        Inbound = 4, "the inbound amount exceeds the capacity";
+        Key = 5, "a tree key is used twice";
+        Registered = 6, "the node has another registration in this batch";
+        BackOff = 7, "the node broke off too often and must wait";
+        Unavailable = 8, "the hub takes no registrations";
+    }
+}
+
+reasons! {
+    /// Why a user does not sign a proposal.
+    RefuseReason {
+        Shape = 1, "the batch has no such shape or place";
+        Key = 2, "the user's key is not in an aggregate, or a foreign one is";
+        Expiry = 3, "the expiry is not the one promised";
+        Channel = 4, "the last output is not the channel's";
+        Root = 5, "the root output is not the one announced";
+        Path = 6, "the transactions do not fit together";
+        NoChannel = 7, "the channel of this batch is unknown or gone";
+        Signature = 8, "the final signatures are wrong";
+        Internal = 9, "the user's node cannot go on";
+    }
+}
+
+reasons! {
+    /// Why a user is left out, or a batch ends before it began.
+    DropReason {
+        Silent = 1, "no answer before the deadline";
+        Wrong = 2, "a message was wrong";
+        Partial = 3, "a partial signature was wrong";
+        Refused = 4, "the user refused the proposal";
+        Channel = 5, "the channel was closed";
+        Gone = 6, "the connection was lost";
+        Attempts = 7, "too many attempts failed";
+        Funds = 8, "the hub cannot fund the batch";
+        Restart = 9, "the hub was restarted";
+        Empty = 10, "nobody is left";
+        Funding = 11, "a channel was not ready for funding in time";
+        Conflict = 12, "the batch transaction was double-spent";
+    }
+}
+
+impl DropReason {
+    /// Tells whether it is the user's fault, to be counted for its back-off.
+    pub fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Self::Silent | Self::Wrong | Self::Partial | Self::Refused | Self::Channel | Self::Gone
+        )
+    }
+}
+
+impl From<&ProposalError> for RefuseReason {
+    fn from(error: &ProposalError) -> Self {
+        match error {
+            ProposalError::Shape(_) | ProposalError::WrongShape { .. } => Self::Shape,
+            ProposalError::Aggregate(_)
+            | ProposalError::ForeignSlot { .. }
+            | ProposalError::WrongCosigners { .. } => Self::Key,
+            ProposalError::WrongLeaf { .. } => Self::Path,
+            ProposalError::Path(error) => error.into(),
+        }
+    }
+}
+
+impl From<&PathError> for RefuseReason {
+    fn from(error: &PathError) -> Self {
+        match error {
+            PathError::WrongExpiry { .. } => Self::Expiry,
+            PathError::WrongChannel { .. } => Self::Channel,
+            PathError::WrongRoot { .. } => Self::Root,
+            PathError::WrongSignature { .. } | PathError::SignatureCount { .. } => Self::Signature,
+            PathError::Levels { .. }
+            | PathError::OwnIndex { .. }
+            | PathError::TooWide { .. }
+            | PathError::NothingLeft { .. }
+            | PathError::Aggregate(_) => Self::Path,
+        }
+    }
+}
