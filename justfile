@@ -45,6 +45,11 @@ power-cut-long:
 bench-payments *ARGS:
     cargo run --release -p benches --bin payments -- {{ ARGS }}
 
+# Measure a node's start and memory, e.g. `just bench-start --channels 100`.
+bench-start *ARGS:
+    cargo build --release -p node --bin tributary
+    cargo run --release -p benches --bin start -- {{ ARGS }}
+
 # Kill node processes in the middle of a burst, KILLS times.
 kill KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture

@@ -29,6 +29,8 @@ use crate::Failure;
 const PASSWORD: &str = "a benchmark has no secrets";
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(2);
+/// LDK lets one peer have this many channels to us that are not confirmed.
+const UNCONFIRMED_MAX: usize = 4;
 
 /// Adds the node's token to each call.
 #[derive(Clone)]
@@ -349,7 +351,11 @@ pub async fn open(
     let (before_here, before_there) =
         (from.channels(&here).await?.len(), to.channels(&there).await?.len());
     let mut client = ChannelsClient::new(here.clone());
-    for number in 0..count {
+    let active = |channels: Vec<pb::Channel>| {
+        let state = pb::ChannelState::Active as i32;
+        channels.iter().filter(|channel| channel.state == state).count()
+    };
+    for number in 1..=count {
         let request = pb::OpenChannelRequest {
             idempotency_key: format!("{}-{}-{number}", from.name, to.name),
             node_id: node_id.clone(),
@@ -358,26 +364,21 @@ pub async fn open(
             ..pb::OpenChannelRequest::default()
         };
         client.open(request).await?;
+        let unconfirmed = (number - 1) % UNCONFIRMED_MAX + 1;
         until("a funding transaction", async || {
-            let channels = from.channels(&here).await?;
-            let opening = pb::ChannelState::Opening as i32;
-            Ok(channels.iter().all(|channel| channel.state != opening)
-                && chain.source().mempool().await?.len() > number % 20)
+            Ok(chain.source().mempool().await?.len() == unconfirmed)
         })
         .await?;
-        if number % 20 == 19 || number + 1 == count {
+        if unconfirmed == UNCONFIRMED_MAX || number == count {
             chain.mine(6).await?;
+            until("active channels", async || {
+                Ok(active(from.channels(&here).await?) == before_here + number
+                    && active(to.channels(&there).await?) == before_there + number)
+            })
+            .await?;
         }
     }
-    until("active channels", async || {
-        let active = |channels: Vec<pb::Channel>| {
-            let state = pb::ChannelState::Active as i32;
-            channels.iter().filter(|channel| channel.state == state).count()
-        };
-        Ok(active(from.channels(&here).await?) == before_here + count
-            && active(to.channels(&there).await?) == before_there + count)
-    })
-    .await
+    Ok(())
 }
 
 /// Waits until `done` says so.

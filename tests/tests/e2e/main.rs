@@ -46,6 +46,7 @@ scenarios! {
         one_key_or_one_invoice_is_one_payment
         offers_are_paid_again_and_again
         spontaneous_payments_are_taken
+        payments_beyond_a_channels_slots_wait_in_line
         a_payment_is_split_over_channels
     }
     fail {

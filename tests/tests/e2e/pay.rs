@@ -284,6 +284,35 @@ async fn open_announced(net: &Cluster, from: &str, to: &str) {
     .unwrap();
 }
 
+/// More payments at once than a channel carries: nobody is turned away, all wait their turn.
+pub async fn payments_beyond_a_channels_slots_wait_in_line(net: &mut Cluster) {
+    const AT_ONCE: u64 = 300;
+    line(net, &["alice", "bob"], FUNDS_SAT, CAPACITY_SAT).await;
+    let payee = net.node("bob").lightning.node_id();
+    let mut outcomes = Vec::new();
+    for number in 0..AT_ONCE {
+        let request = PayRequest {
+            target: PayTarget::Keysend { payee, records: Vec::new() },
+            amount_msat: Some(1_000 + number),
+            max_fee_msat: None,
+            retry_for: None,
+            max_parts: Some(1),
+            payer_note: None,
+        };
+        outcomes.push(net.node("alice").payments.pay(&request, None).unwrap());
+    }
+    let mut moved = 0;
+    for mut watch in outcomes {
+        let record = watch.outcome().await.unwrap();
+        assert_eq!(record.state, PaymentState::Succeeded, "{record:?}");
+        moved += record.amount_msat;
+    }
+    assert_eq!(moved, (0..AT_ONCE).map(|number| 1_000 + number).sum::<u64>());
+    settled(net).await;
+    assert_eq!(channel_balance(net, "bob", "alice"), moved);
+    conserved(net).await;
+}
+
 pub async fn a_payment_is_split_over_channels(net: &mut Cluster) {
     const PART_SAT: u64 = 500_000;
     line(net, &NAMES, FUNDS_SAT, PART_SAT).await;
