@@ -18,10 +18,17 @@ use super::service::Payments;
 use crate::lightning::types::PaymentId;
 use crate::runtime::Tasks;
 
-/// The wait before the second attempt; doubles from one to the next.
+/// The wait before the second attempt; doubles from one to the next
 const WAIT: Duration = Duration::from_millis(25);
-/// Attempts beside the first: the last begins about 1.6 s after the first failed.
-const ATTEMPTS_MAX: u32 = 6;
+/// up to this.
+const WAIT_MAX: Duration = Duration::from_millis(1_600);
+/// Attempts beside the first: the last begins about 6.4 s after the first failed, time enough for
+/// a busy hub to end what fills its channels.
+const ATTEMPTS_MAX: u32 = 9;
+
+fn wait_before(attempt: u32) -> Duration {
+    WAIT.saturating_mul(2_u32.saturating_pow(attempt)).min(WAIT_MAX)
+}
 
 /// Payments that wait for their next attempt.
 #[derive(Default)]
@@ -45,7 +52,7 @@ impl Retries {
             state.attempts.remove(&id);
             return false;
         }
-        let due = Instant::now() + WAIT * 2_u32.pow(*attempts);
+        let due = Instant::now() + wait_before(*attempts);
         *attempts += 1;
         state.due.insert((due, id));
         drop(state);
@@ -102,14 +109,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn waits_double_and_end() {
+    async fn waits_double_up_to_a_limit_and_end() {
         let retries = Retries::default();
         let id = PaymentId([1; 32]);
         let began = Instant::now();
         for attempt in 0..ATTEMPTS_MAX {
             assert!(retries.plan(id));
             let (due, _) = retries.next().unwrap();
-            assert_eq!(due - began, WAIT * 2_u32.pow(attempt));
+            assert_eq!(due - began, (WAIT * 2_u32.pow(attempt)).min(WAIT_MAX));
             retries.state.lock().due.clear();
         }
         assert!(!retries.plan(id));

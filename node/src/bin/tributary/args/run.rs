@@ -91,7 +91,7 @@ pub struct DevArgs {
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     pub payments: u64,
     /// Payments under way at a time
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: u32,
     /// Directory of the nodes' data [default: a temporary one, removed at the end]
