@@ -343,14 +343,18 @@ impl Cluster {
             .max(self.node(from).config.lightning.minimum_depth);
         self.mine(depth).await?;
         self.wait_channel(from, channel, "channel usable", |view| {
-            view.live.as_ref().is_some_and(|live| live.usable)
+            // The other side's terms too: invoices need them for their route hints.
+            view.live.as_ref().is_some_and(|live| live.usable && live.counterparty_fees.is_some())
         })
         .await?;
         let here = self.node(from).lightning.node_id();
         self.wait("channel usable on the other side", SYNC_TIMEOUT, || {
             let channels = self.node(to).lightning.channels();
             let funding = self.node(from).channels.get(channel).and_then(|v| v.record.funding);
-            channels.iter().any(|c| c.peer == here && c.usable && c.funding == funding)
+            channels
+                .iter()
+                .filter(|c| c.peer == here && c.usable && c.funding == funding)
+                .any(|c| c.counterparty_fees.is_some())
         })
         .await?;
         Ok(channel)

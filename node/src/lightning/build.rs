@@ -37,7 +37,7 @@ use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
 use super::connections::LinkDescriptor;
 use super::gate::OutputGate;
-use super::gossip::ChainUtxos;
+use super::gossip::{ChainUtxos, OrderedGossip};
 use super::logger::TracingLogger;
 use super::messages::GatedManager;
 use super::persist::{LdkObjects, LoadError, MonitorPersister};
@@ -96,7 +96,7 @@ pub(super) type OnionMessenger = messenger::OnionMessenger<
     IgnoringMessageHandler,
     IgnoringMessageHandler,
 >;
-pub(super) type Gossip = P2PGossipSync<Arc<Graph>, Arc<ChainUtxos>, Log>;
+pub(super) type Gossip = OrderedGossip<P2PGossipSync<Arc<Graph>, Arc<ChainUtxos>, Log>>;
 pub(super) type PeerManager = peer_handler::PeerManager<
     LinkDescriptor,
     Arc<GatedManager>,
@@ -294,7 +294,8 @@ impl Loaded {
             IgnoringMessageHandler {},
         ));
         let utxos = Arc::new(ChainUtxos::new(Arc::clone(&environment.chain), network, tasks));
-        let gossip = Arc::new(Gossip::new(Arc::clone(&graph), Some(utxos), Arc::clone(&log)));
+        let gossip = P2PGossipSync::new(Arc::clone(&graph), Some(utxos), Arc::clone(&log));
+        let gossip = Arc::new(Gossip::new(gossip));
         let peers = Arc::new(PeerManager::new(
             MessageHandler {
                 chan_handler: Arc::new(GatedManager::new(Arc::clone(&manager), Arc::clone(&gate))),

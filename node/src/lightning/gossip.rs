@@ -1,11 +1,21 @@
 //! Checks announced channels against the chain, so that gossip cannot invent liquidity.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Network, OutPoint, TxOut};
+use lightning::ln::msgs::{
+    self, BaseMessageHandler, ChannelAnnouncement, ChannelUpdate, LightningError, MessageSendEvent,
+    NodeAnnouncement, RoutingMessageHandler,
+};
+use lightning::routing::gossip::{NetworkGraph, NodeId, P2PGossipSync};
 use lightning::routing::utxo::{UtxoFuture, UtxoLookup, UtxoLookupError, UtxoResult};
-use lightning::util::wakers::Notifier;
+use lightning::types::features::{InitFeatures, NodeFeatures};
+use lightning::util::logger::Logger;
+use lightning::util::wakers::{Future, Notifier};
+use parking_lot::RwLock;
 
 use crate::chain::ChainSource;
 use crate::runtime::Tasks;
@@ -54,4 +64,134 @@ async fn funding_output(chain: &dyn ChainSource, scid: u64) -> Option<TxOut> {
     let block = chain.block(hash).await.ok()?;
     let txid = block.txdata.get(index)?.compute_txid();
     chain.unspent_output(OutPoint { txid, vout }).await.ok()?
+}
+
+/// A gossip handler that hears no message while announcements whose look-up has ended are put
+/// into the graph.
+///
+/// LDK keeps a `channel_update` that comes during the look-up with the announcement. One that
+/// comes just when it takes the announcement out again is kept for nobody, and the channel stays
+/// without that direction until the peer's next update, for a day or more.
+pub struct OrderedGossip<H> {
+    handler: H,
+    /// Written while announcements are put in, read while messages are handled.
+    order: RwLock<()>,
+}
+
+impl<H> OrderedGossip<H> {
+    /// Orders what `handler` does.
+    pub fn new(handler: H) -> Self {
+        Self { handler, order: RwLock::new(()) }
+    }
+}
+
+impl<G, U, L> OrderedGossip<P2PGossipSync<G, U, L>>
+where
+    G: Deref<Target = NetworkGraph<L>>,
+    U: UtxoLookup,
+    L: Logger,
+{
+    /// Ends when a look-up on the chain has ended.
+    pub fn validation_completion_future(&self) -> Future {
+        self.handler.validation_completion_future()
+    }
+}
+
+impl<H: BaseMessageHandler> BaseMessageHandler for OrderedGossip<H> {
+    fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        let _nobody_else = self.order.write();
+        self.handler.get_and_clear_pending_msg_events()
+    }
+
+    fn peer_disconnected(&self, peer: PublicKey) {
+        self.handler.peer_disconnected(peer);
+    }
+
+    fn provided_node_features(&self) -> NodeFeatures {
+        self.handler.provided_node_features()
+    }
+
+    fn provided_init_features(&self, peer: PublicKey) -> InitFeatures {
+        self.handler.provided_init_features(peer)
+    }
+
+    fn peer_connected(&self, peer: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
+        self.handler.peer_connected(peer, init, inbound)
+    }
+}
+
+impl<H: RoutingMessageHandler> RoutingMessageHandler for OrderedGossip<H> {
+    fn handle_node_announcement(
+        &self,
+        peer: Option<PublicKey>,
+        message: &NodeAnnouncement,
+    ) -> Result<bool, LightningError> {
+        let _with_others = self.order.read();
+        self.handler.handle_node_announcement(peer, message)
+    }
+
+    fn handle_channel_announcement(
+        &self,
+        peer: Option<PublicKey>,
+        message: &ChannelAnnouncement,
+    ) -> Result<bool, LightningError> {
+        let _with_others = self.order.read();
+        self.handler.handle_channel_announcement(peer, message)
+    }
+
+    fn handle_channel_update(
+        &self,
+        peer: Option<PublicKey>,
+        message: &ChannelUpdate,
+    ) -> Result<Option<(NodeId, NodeId)>, LightningError> {
+        let _with_others = self.order.read();
+        self.handler.handle_channel_update(peer, message)
+    }
+
+    fn get_next_channel_announcement(
+        &self,
+        start: u64,
+    ) -> Option<(ChannelAnnouncement, Option<ChannelUpdate>, Option<ChannelUpdate>)> {
+        self.handler.get_next_channel_announcement(start)
+    }
+
+    fn get_next_node_announcement(&self, start: Option<&NodeId>) -> Option<NodeAnnouncement> {
+        self.handler.get_next_node_announcement(start)
+    }
+
+    fn handle_reply_channel_range(
+        &self,
+        peer: PublicKey,
+        message: msgs::ReplyChannelRange,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_reply_channel_range(peer, message)
+    }
+
+    fn handle_reply_short_channel_ids_end(
+        &self,
+        peer: PublicKey,
+        message: msgs::ReplyShortChannelIdsEnd,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_reply_short_channel_ids_end(peer, message)
+    }
+
+    fn handle_query_channel_range(
+        &self,
+        peer: PublicKey,
+        message: msgs::QueryChannelRange,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_query_channel_range(peer, message)
+    }
+
+    fn handle_query_short_channel_ids(
+        &self,
+        peer: PublicKey,
+        message: msgs::QueryShortChannelIds,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_query_short_channel_ids(peer, message)
+    }
+
+    fn processing_queue_high(&self) -> bool {
+        self.handler.processing_queue_high()
+    }
 }

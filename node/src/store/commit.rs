@@ -2,8 +2,8 @@
 //!
 //! Everything that must survive is enqueued as a [`Batch`] and becomes pending. A cycle seals
 //! what is pending into one batch, writes it with one sync, and releases what waited for it.
-//! While a sync is under way the next batch gathers, and after it the cycle rests as long as it
-//! took, so it is immediate when idle and widens under load without a setting.
+//! While a sync is under way the next batch gathers, so the cycle is immediate when idle and
+//! widens under load without a setting.
 //!
 //! The [`Gate`] is how LDK takes part. LDK runs on in memory; its outputs (peer messages,
 //! broadcasts) are collected *before* a batch is sealed and released only *after* it is durable,
@@ -14,11 +14,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use super::{Batch, Op, Pair, Store, StoreError, Term};
 
@@ -325,7 +323,6 @@ impl Committer {
         let ending = Ending(Some(self.clone()));
         std::thread::Builder::new().name("commit".into()).spawn(move || {
             let Some(this) = &ending.0 else { return };
-            let mut rested = Instant::now();
             loop {
                 let stopping = {
                     let mut pending = this.shared.pending.lock();
@@ -334,14 +331,9 @@ impl Committer {
                     }
                     pending.stopping && !pending.kicked
                 };
-                // A rest costs an idle node nothing and a busy one some latency; it halves the
-                // share of time in which LDK is encoded instead of working.
-                std::thread::sleep(rested.saturating_duration_since(Instant::now()));
-                let began = Instant::now();
                 if stopping || this.cycle().is_err() {
                     break;
                 }
-                rested = Instant::now() + began.elapsed().min(REST_MAX);
             }
         })
     }
@@ -409,8 +401,6 @@ impl Drop for Ending {
     }
 }
 
-/// The longest rest between two cycles: a slow disk must not be waited for twice.
-const REST_MAX: Duration = Duration::from_millis(20);
 /// How often a scan reads again before it makes the cycle wait.
 const SCAN_TRIES: usize = 3;
 

@@ -31,7 +31,7 @@ pub async fn no_payment_is_lost_or_doubled_by_a_power_cut(net: &mut Cluster) {
     let mut ledger = Ledger::default();
     for (name, after, fault) in CUTS {
         let disk = &disks[NAMES.iter().position(|other| *other == name).unwrap()];
-        let burst = burst(net, "alice", "bob", 60).await;
+        let burst = burst(net, "alice", "bob", 120).await;
         let commit = disk.commits() + after;
         disk.fault_at(commit, fault);
         net.wait("power cut", WAIT, || disk.commits() >= commit).await.unwrap();
