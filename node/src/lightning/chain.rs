@@ -8,7 +8,7 @@ use lightning::chain::channelmonitor::ChannelMonitor;
 use lightning::chain::{BlockLocator, Listen};
 use lightning::sign::InMemorySigner;
 
-use super::build::{ChainMonitor, ChannelManager, Log, Parts, Sweeper};
+use super::build::{Log, Parts};
 use super::gate::OutputGate;
 use crate::chain::BlockRef;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
@@ -115,66 +115,49 @@ impl ChainListener for MonitorListener {
     }
 }
 
-struct ManagerListener(Arc<ChannelManager>);
-struct WatchListener(Arc<ChainMonitor>, Arc<ChannelManager>);
-struct SweeperListener(Arc<Sweeper>);
-
-impl ChainListener for ManagerListener {
-    fn name(&self) -> &str {
-        "channel manager"
-    }
-    fn positions(&self) -> Vec<BlockRef> {
-        positions(&self.0.current_best_block())
-    }
-    fn block_connected(&self, block: &Block, height: u32) {
-        Listen::block_connected(&*self.0, block, height);
-    }
-    fn blocks_disconnected(&self, fork_point: BlockRef) {
-        Listen::blocks_disconnected(&*self.0, locator(fork_point));
-    }
+/// A part of LDK that follows the chain, and who knows how far it has come.
+struct Follows<L, T> {
+    name: &'static str,
+    listener: Arc<L>,
+    tip: T,
 }
 
-impl ChainListener for WatchListener {
+impl<L, T> ChainListener for Follows<L, T>
+where
+    L: Listen + Send + Sync + 'static,
+    T: Fn() -> BlockLocator + Send + Sync + 'static,
+{
     fn name(&self) -> &str {
-        "channel monitors"
+        self.name
     }
     fn positions(&self) -> Vec<BlockRef> {
-        // The monitors were brought to the manager's tip one by one and move with it since.
-        positions(&self.1.current_best_block())
+        positions(&(self.tip)())
     }
     fn block_connected(&self, block: &Block, height: u32) {
-        Listen::block_connected(&*self.0, block, height);
+        Listen::block_connected(&*self.listener, block, height);
     }
     fn blocks_disconnected(&self, fork_point: BlockRef) {
-        Listen::blocks_disconnected(&*self.0, locator(fork_point));
-    }
-}
-
-impl ChainListener for SweeperListener {
-    fn name(&self) -> &str {
-        "output sweeper"
-    }
-    fn positions(&self) -> Vec<BlockRef> {
-        positions(&self.0.current_best_block())
-    }
-    fn block_connected(&self, block: &Block, height: u32) {
-        Listen::block_connected(&*self.0, block, height);
-    }
-    fn blocks_disconnected(&self, fork_point: BlockRef) {
-        Listen::blocks_disconnected(&*self.0, locator(fork_point));
+        Listen::blocks_disconnected(&*self.listener, locator(fork_point));
     }
 }
 
 /// The listeners of a room: manager and sweeper, and once `watching` the monitors between them.
 pub(super) fn listeners(parts: &Parts, watching: bool) -> Vec<Arc<dyn ChainListener>> {
-    let manager = Arc::clone(&parts.manager);
+    let tip = || {
+        let manager = Arc::clone(&parts.manager);
+        move || manager.current_best_block()
+    };
     let mut listeners: Vec<Arc<dyn ChainListener>> = Vec::new();
     if watching {
-        // Before the manager: its position is then still that of the monitors.
-        listeners
-            .push(Arc::new(WatchListener(Arc::clone(&parts.chain_monitor), Arc::clone(&manager))));
+        // Before the manager: its position is then still that of the monitors, which were
+        // brought to its tip one by one and move with it since.
+        let listener = Arc::clone(&parts.chain_monitor);
+        listeners.push(Arc::new(Follows { name: "channel monitors", listener, tip: tip() }));
     }
-    listeners.push(Arc::new(ManagerListener(manager)));
-    listeners.push(Arc::new(SweeperListener(Arc::clone(&parts.sweeper))));
+    let listener = Arc::clone(&parts.manager);
+    listeners.push(Arc::new(Follows { name: "channel manager", listener, tip: tip() }));
+    let (listener, sweeper) = (Arc::clone(&parts.sweeper), Arc::clone(&parts.sweeper));
+    let tip = move || sweeper.current_best_block();
+    listeners.push(Arc::new(Follows { name: "output sweeper", listener, tip }));
     listeners
 }

@@ -29,12 +29,7 @@ use crate::wallet::Wallet;
 
 /// Holds LDK's outputs until their cause is durable.
 pub struct OutputGate {
-    /// Weak, since the manager holds the gate as its broadcaster.
-    manager: OnceLock<Weak<ChannelManager>>,
-    /// The manager on disk; used by the commit cycle alone.
-    written: Mutex<Option<Deltas>>,
-    /// Keeps its capacity from one encoding of the manager to the next.
-    spare: Mutex<Vec<u8>>,
+    guarded: OnceLock<Guarded>,
     broadcasts: BroadcastQueue,
     wallet: Arc<Wallet>,
     held: Mutex<Held>,
@@ -44,6 +39,13 @@ pub struct OutputGate {
     monitor_written: AtomicBool,
     /// Wakes whoever lets the peer handler send.
     pub(super) released: Arc<Notify>,
+}
+
+struct Guarded {
+    /// Weak, since the manager holds the gate as its broadcaster.
+    manager: Weak<ChannelManager>,
+    /// The manager on disk; used by the commit cycle alone.
+    written: Mutex<Deltas>,
 }
 
 #[derive(Default)]
@@ -59,9 +61,7 @@ impl OutputGate {
     /// Makes a gate in front of `broadcasts`. `wallet` hears of every transaction.
     pub fn new(broadcasts: BroadcastQueue, wallet: Arc<Wallet>) -> Self {
         Self {
-            manager: OnceLock::new(),
-            written: Mutex::default(),
-            spare: Mutex::default(),
+            guarded: OnceLock::new(),
             broadcasts,
             wallet,
             held: Mutex::default(),
@@ -74,12 +74,14 @@ impl OutputGate {
     /// Puts `manager` behind the gate, `written` being what the disk has of it. Called once while
     /// the room is built.
     pub(super) fn guard(&self, manager: &Arc<ChannelManager>, written: Deltas) {
-        *self.written.lock() = Some(written);
-        assert!(self.manager.set(Arc::downgrade(manager)).is_ok(), "a gate guards one manager");
+        let guarded = Guarded { manager: Arc::downgrade(manager), written: Mutex::new(written) };
+        assert!(self.guarded.set(guarded).is_ok(), "a gate guards one manager");
     }
 
-    fn manager(&self) -> Option<Arc<ChannelManager>> {
-        self.manager.get().and_then(Weak::upgrade)
+    /// The manager, and the disk's copy of it.
+    fn guarded(&self) -> Option<(Arc<ChannelManager>, &Mutex<Deltas>)> {
+        let guarded = self.guarded.get()?;
+        Some((guarded.manager.upgrade()?, &guarded.written))
     }
 
     /// Notes that a monitor write is pending: the manager must go with it.
@@ -107,7 +109,7 @@ impl OutputGate {
 
 impl Gate for OutputGate {
     fn collect(&self) {
-        let Some(manager) = self.manager() else {
+        let Some((manager, _)) = self.guarded() else {
             return;
         };
         let mut held = self.held.lock();
@@ -116,7 +118,7 @@ impl Gate for OutputGate {
     }
 
     fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
-        let Some(manager) = self.manager() else {
+        let Some((manager, written)) = self.guarded() else {
             return seal();
         };
         let mut batch = Batch::default();
@@ -128,14 +130,12 @@ impl Gate for OutputGate {
             }
             // A monitor update slipped in between: its manager follows in the same batch.
         }
-        let bytes = std::mem::take(&mut *self.spare.lock());
-        let mut writer = SealingWriter { seal, sealed: None, bytes };
+        let mut written = written.lock();
+        let mut writer = SealingWriter { seal, sealed: None, bytes: written.buffer() };
         manager.write(&mut writer).expect("writing to memory cannot fail");
         let SealingWriter { sealed, bytes, .. } = writer;
         batch.append(sealed.expect("a manager writes at least one byte"));
-        let mut written = self.written.lock();
-        let written = written.as_mut().expect("a guarded gate knows what the disk has");
-        *self.spare.lock() = written.replace(bytes, &mut batch);
+        written.replace(bytes, &mut batch);
         batch
     }
 

@@ -43,7 +43,9 @@ pub struct Deltas {
     table: Table,
     /// The last value.
     value: Vec<u8>,
-    /// Its chunks by the hash of their content. The hash only finds candidates: bytes decide.
+    /// The buffer of the value before it: keeps its capacity for the next.
+    spare: Vec<u8>,
+    /// The chunks of `value` by the hash of their content. The hash only finds candidates: bytes decide.
     chunks: HashMap<u64, Range<usize>>,
     /// Sequence number of the last record; `None` before the first.
     last: Option<u64>,
@@ -70,8 +72,9 @@ impl Deltas {
         };
         let Some(found) = committer.get(&full)? else {
             let chunks = HashMap::new();
-            let (value, last) = (Vec::new(), None);
-            return Ok((Self { full, table, value, chunks, last, base: 0, weight: 0 }, None));
+            let (value, spare, last) = (Vec::new(), Vec::new(), None);
+            let empty = Self { full, table, value, spare, chunks, last, base: 0, weight: 0 };
+            return Ok((empty, None));
         };
         let (base, checksum, bytes) = found
             .split_first_chunk::<8>()
@@ -96,14 +99,26 @@ impl Deltas {
                 .ok_or_else(|| corrupt(format!("difference {last} is not what was written")))?;
         }
         let chunks = cut(&value).collect();
-        let loaded =
-            Self { full, table, value: value.clone(), chunks, last: Some(last), base, weight };
+        let loaded = Self {
+            full,
+            table,
+            value: value.clone(),
+            spare: Vec::new(),
+            chunks,
+            last: Some(last),
+            base,
+            weight,
+        };
         Ok((loaded, Some(value)))
     }
 
-    /// Puts `value` in the place of the last one: into `batch` goes what differs. Returns the
-    /// last value's buffer, cleared, for the next.
-    pub fn replace(&mut self, value: Vec<u8>, batch: &mut Batch) -> Vec<u8> {
+    /// An empty buffer for the next value, as large as values have been.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Puts `value` in the place of the last one: into `batch` goes what differs.
+    pub fn replace(&mut self, value: Vec<u8>, batch: &mut Batch) {
         let sequence = self.last.map_or(0, |last| last + 1);
         let chunks: Vec<(u64, Range<usize>)> = cut(&value).collect();
         let delta = self.last.map(|_| encode(&self.differences(&value, &chunks), &value));
@@ -128,9 +143,8 @@ impl Deltas {
         self.last = Some(sequence);
         self.chunks.clear();
         self.chunks.extend(chunks);
-        let mut last = std::mem::replace(&mut self.value, value);
-        last.clear();
-        last
+        self.spare = std::mem::replace(&mut self.value, value);
+        self.spare.clear();
     }
 
     /// What makes `value`, cut into `chunks`, out of the last value.
