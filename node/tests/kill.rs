@@ -5,7 +5,8 @@
 //! channel was closed, every payment has exactly one outcome on which payer and receiver agree,
 //! and balances say the same to the millisatoshi.
 //!
-//! `KILLS` sets how many [50], `KILL_SEED` repeats a run's random choices.
+//! `KILLS` sets how many [50], `KILL_SEED` repeats a run's random choices, `KILL_LOG` the nodes'
+//! log level [info]. The nodes' directories stay when it fails.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::HashMap;
@@ -76,7 +77,7 @@ impl Process {
             .args(["--bitcoind-url", &self.chain_rpc])
             .args(["--bitcoind-cookie", self.dir.join("cookie").to_str().unwrap()])
             .args(["--password-file", self.dir.join("password").to_str().unwrap()])
-            .args(["--log", "info"])
+            .args(["--log", &std::env::var("KILL_LOG").unwrap_or_else(|_| "info".to_owned())])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -281,6 +282,25 @@ async fn retry<T, F: Future<Output = Option<T>>>(call: impl Fn() -> F) -> T {
     }
 }
 
+/// The nodes' directories, removed at the end unless the test failed.
+struct Root(Option<tempfile::TempDir>);
+
+impl Root {
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(dir) = self.0.take()
+        {
+            println!("the nodes' directories and logs: {}", dir.keep().display());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_nodes_lose_and_double_nothing() {
     let kills: u32 = std::env::var("KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
@@ -288,7 +308,7 @@ async fn killed_nodes_lose_and_double_nothing() {
         std::env::var("KILL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(rand::random);
     println!("KILL_SEED={seed} KILLS={kills}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let root = tempfile::tempdir().unwrap();
+    let root = Root(Some(tempfile::tempdir().unwrap()));
     let tasks = Tasks::new();
     let chain = DevChain::embedded();
     let chain_rpc = format!("http://{}", chain.serve(&tasks).await.unwrap());
@@ -355,10 +375,21 @@ async fn killed_nodes_lose_and_double_nothing() {
     let [alice, hub, bob] = shared;
     let (alice, hub, bob) = (alice.read().await, hub.read().await, bob.read().await);
     let in_flight = pb::PaymentState::InFlight as i32;
-    wait_until("the last payment's outcome", || async {
-        payments(&alice).await.iter().all(|payment| payment.state != in_flight)
-    })
-    .await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = payments(&alice).await;
+        let open: Vec<_> = list.iter().filter(|payment| payment.state == in_flight).collect();
+        if open.is_empty() {
+            break;
+        }
+        if Instant::now() > deadline {
+            for process in [&alice, &hub, &bob] {
+                println!("{}: {:#?}", process.name, channels(process).await);
+            }
+            panic!("{} payments without an outcome: {open:#?}", open.len());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     wait_until("quiet channels", || async {
         let all = [channels(&alice).await, channels(&hub).await, channels(&bob).await].concat();
         all.iter().all(|channel| channel.htlcs_offered == 0 && channel.htlcs_received == 0)

@@ -141,7 +141,7 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
         }
         Ok(())
     };
-    parts.manager.process_pending_events(&handle);
+    parts.gate.handle_events(|| parts.manager.process_pending_events(&handle));
     parts.chain_monitor.process_pending_events(&handle);
     parts.messenger.process_pending_events(&handle);
     if htlcs_ended.get() {

@@ -8,6 +8,11 @@
 //! The manager and the monitors are written of one moment: [`SealingWriter`] seals the batch at
 //! the first byte the manager writes, when LDK holds its consistency lock and no monitor update
 //! can be under way. So a manager older than a monitor never reaches the disk.
+//!
+//! Events need more than that lock, since LDK does not hold it while they are handled: one that
+//! is handled between the seal and the manager's list of events would be gone from this batch's
+//! manager while its record waits for the next batch. [`OutputGate::handle_events`] excludes
+//! the two from each other.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +40,8 @@ pub struct OutputGate {
     held: Mutex<Held>,
     /// Packages LDK asked for since the last cycle.
     asked: Mutex<Vec<Vec<Transaction>>>,
+    /// Held while LDK's events are handled, and while the manager is encoded.
+    handling: Mutex<()>,
     /// Whether a monitor was written since the manager was last encoded.
     monitor_written: AtomicBool,
     /// Wakes whoever lets the peer handler send.
@@ -66,6 +73,7 @@ impl OutputGate {
             wallet,
             held: Mutex::default(),
             asked: Mutex::default(),
+            handling: Mutex::new(()),
             monitor_written: AtomicBool::new(false),
             released: Arc::new(Notify::new()),
         }
@@ -87,6 +95,13 @@ impl OutputGate {
     /// Notes that a monitor write is pending: the manager must go with it.
     pub(super) fn monitor_written(&self) {
         self.monitor_written.store(true, Ordering::Release);
+    }
+
+    /// Runs `handle`, which takes events from the manager, at a moment when no batch is sealed: an
+    /// event leaves the manager on disk in no earlier batch than that of its records.
+    pub(super) fn handle_events(&self, handle: impl FnOnce()) {
+        let _no_seal = self.handling.lock();
+        handle();
     }
 
     /// Returns the messages that may be sent now.
@@ -130,6 +145,7 @@ impl Gate for OutputGate {
             }
             // A monitor update slipped in between: its manager follows in the same batch.
         }
+        let _no_events = self.handling.lock();
         let mut written = written.lock();
         let mut writer = SealingWriter { seal, sealed: None, bytes: written.buffer() };
         manager.write(&mut writer).expect("writing to memory cannot fail");
