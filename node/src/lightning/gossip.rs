@@ -1,11 +1,22 @@
-//! Checks announced channels against the chain, so that gossip cannot invent liquidity.
+//! Checks announced channels against the chain, so that gossip cannot invent liquidity, and
+//! counts what gossip changes.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Network, OutPoint, TxOut};
+use lightning::ln::msgs::{
+    self, BaseMessageHandler, ChannelAnnouncement, ChannelUpdate, LightningError, MessageSendEvent,
+    NodeAnnouncement, RoutingMessageHandler,
+};
+use lightning::routing::gossip::{NetworkGraph, NodeId, P2PGossipSync};
 use lightning::routing::utxo::{UtxoFuture, UtxoLookup, UtxoLookupError, UtxoResult};
-use lightning::util::wakers::Notifier;
+use lightning::types::features::{InitFeatures, NodeFeatures};
+use lightning::util::logger::Logger;
+use lightning::util::wakers::{Future, Notifier};
 
 use crate::chain::ChainSource;
 use crate::runtime::Tasks;
@@ -54,4 +65,137 @@ async fn funding_output(chain: &dyn ChainSource, scid: u64) -> Option<TxOut> {
     let block = chain.block(hash).await.ok()?;
     let txid = block.txdata.get(index)?.compute_txid();
     chain.unspent_output(OutPoint { txid, vout }).await.ok()?
+}
+
+/// A gossip handler that counts what it changes in the graph, so that the router knows when to
+/// look again.
+pub struct CountedGossip<H> {
+    handler: H,
+    changes: Arc<AtomicU64>,
+}
+
+impl<H> CountedGossip<H> {
+    /// Counts the changes of `handler` in `changes`.
+    pub fn new(handler: H, changes: Arc<AtomicU64>) -> Self {
+        Self { handler, changes }
+    }
+
+    fn count<T>(&self, handled: Result<T, LightningError>) -> Result<T, LightningError> {
+        if handled.is_ok() {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        handled
+    }
+}
+
+impl<G, U, L> CountedGossip<P2PGossipSync<G, U, L>>
+where
+    G: Deref<Target = NetworkGraph<L>>,
+    U: UtxoLookup,
+    L: Logger,
+{
+    /// Ends when a look-up on the chain has ended.
+    pub fn validation_completion_future(&self) -> Future {
+        self.handler.validation_completion_future()
+    }
+}
+
+impl<H: BaseMessageHandler> BaseMessageHandler for CountedGossip<H> {
+    fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        let events = self.handler.get_and_clear_pending_msg_events();
+        // Announcements whose look-up on the chain has ended are applied here.
+        if !events.is_empty() {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        events
+    }
+
+    fn peer_disconnected(&self, peer: PublicKey) {
+        self.handler.peer_disconnected(peer);
+    }
+
+    fn provided_node_features(&self) -> NodeFeatures {
+        self.handler.provided_node_features()
+    }
+
+    fn provided_init_features(&self, peer: PublicKey) -> InitFeatures {
+        self.handler.provided_init_features(peer)
+    }
+
+    fn peer_connected(&self, peer: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
+        self.handler.peer_connected(peer, init, inbound)
+    }
+}
+
+impl<H: RoutingMessageHandler> RoutingMessageHandler for CountedGossip<H> {
+    fn handle_node_announcement(
+        &self,
+        peer: Option<PublicKey>,
+        message: &NodeAnnouncement,
+    ) -> Result<bool, LightningError> {
+        self.count(self.handler.handle_node_announcement(peer, message))
+    }
+
+    fn handle_channel_announcement(
+        &self,
+        peer: Option<PublicKey>,
+        message: &ChannelAnnouncement,
+    ) -> Result<bool, LightningError> {
+        self.count(self.handler.handle_channel_announcement(peer, message))
+    }
+
+    fn handle_channel_update(
+        &self,
+        peer: Option<PublicKey>,
+        message: &ChannelUpdate,
+    ) -> Result<Option<(NodeId, NodeId)>, LightningError> {
+        self.count(self.handler.handle_channel_update(peer, message))
+    }
+
+    fn get_next_channel_announcement(
+        &self,
+        start: u64,
+    ) -> Option<(ChannelAnnouncement, Option<ChannelUpdate>, Option<ChannelUpdate>)> {
+        self.handler.get_next_channel_announcement(start)
+    }
+
+    fn get_next_node_announcement(&self, start: Option<&NodeId>) -> Option<NodeAnnouncement> {
+        self.handler.get_next_node_announcement(start)
+    }
+
+    fn handle_reply_channel_range(
+        &self,
+        peer: PublicKey,
+        message: msgs::ReplyChannelRange,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_reply_channel_range(peer, message)
+    }
+
+    fn handle_reply_short_channel_ids_end(
+        &self,
+        peer: PublicKey,
+        message: msgs::ReplyShortChannelIdsEnd,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_reply_short_channel_ids_end(peer, message)
+    }
+
+    fn handle_query_channel_range(
+        &self,
+        peer: PublicKey,
+        message: msgs::QueryChannelRange,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_query_channel_range(peer, message)
+    }
+
+    fn handle_query_short_channel_ids(
+        &self,
+        peer: PublicKey,
+        message: msgs::QueryShortChannelIds,
+    ) -> Result<(), LightningError> {
+        self.handler.handle_query_short_channel_ids(peer, message)
+    }
+
+    fn processing_queue_high(&self) -> bool {
+        self.handler.processing_queue_high()
+    }
 }
