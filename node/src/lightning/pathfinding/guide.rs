@@ -40,7 +40,8 @@ pub(super) enum Span {
 /// Which payments a guide is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Class {
-    /// The least amount, msat. The greatest is an eighth more, where penalties depend on it.
+    /// The least amount, msat. The greatest is at most an eighth more, where
+    /// penalties depend on it.
     floor_msat: u64,
     span: Span,
     /// Channels are used up to 1/2^this.
@@ -49,14 +50,14 @@ pub(super) struct Class {
 
 impl Class {
     /// The class of `amount_msat`. Where penalties hardly depend on the amount classes are wide,
-    /// and at most an eighth of the amount where they do.
+    /// and at most a thirty-second of the amount where they do.
     pub fn of(amount_msat: u64, span: Span, saturation_shift: u8) -> Self {
         let bits = u64::BITS - amount_msat.leading_zeros();
         let kept = match bits {
             0..=10 => 0,
             11..=17 => 1,
             18..=23 => 2,
-            _ => 4,
+            _ => 6,
         };
         let floor_msat = if kept == 0 { 0 } else { amount_msat >> (bits - kept) << (bits - kept) };
         Self { floor_msat, span, saturation_shift }

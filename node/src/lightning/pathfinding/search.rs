@@ -46,15 +46,20 @@ impl Hasher for HopHasher {
     }
 }
 
+/// What every edge that leads on from a node asks first. Apart from the label: it stays in cache.
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    stamp: u32,
+    done: bool,
+    /// Scaled; [`u64::MAX`] if there is no way yet.
+    cost: u64,
+}
+
 /// What is known of the way from a node to the payee.
 #[derive(Debug, Clone, Copy)]
 struct Label {
-    stamp: u32,
-    done: bool,
     length: u8,
     cltv_delta: u32,
-    /// Scaled; [`u64::MAX`] if there is no way yet.
-    cost: u64,
     total_fee_msat: u64,
     path_htlc_minimum_msat: u64,
     path_penalty_msat: u64,
@@ -65,11 +70,8 @@ struct Label {
 
 impl Label {
     const NEW: Self = Self {
-        stamp: 0,
-        done: false,
         length: 0,
         cltv_delta: 0,
-        cost: u64::MAX,
         total_fee_msat: u64::MAX,
         path_htlc_minimum_msat: u64::MAX,
         path_penalty_msat: u64::MAX,
@@ -104,6 +106,7 @@ pub(super) struct Step {
 /// Memory of a walk, used again by the next.
 #[derive(Default)]
 pub(super) struct Scratch {
+    heads: Vec<Head>,
     labels: Vec<Label>,
     stamp: u32,
     heap: BinaryHeap<Reverse<(u64, u32, u32)>>,
@@ -224,18 +227,19 @@ impl<S: Score> Walk<'_, '_, S> {
                 self.consider(scratch, &hop, start);
             }
         } else {
-            scratch.label(self.terminals.payee).done = true;
+            scratch.head(self.terminals.payee).done = true;
             self.expand(scratch, self.terminals.payee, start);
         }
         while let Some(Reverse((_, _, node))) = scratch.heap.pop() {
             if node == self.terminals.payer {
                 return Some(());
             }
-            let label = scratch.label(node);
-            if label.done {
+            let head = scratch.head(node);
+            if head.done {
                 continue;
             }
-            label.done = true;
+            head.done = true;
+            let label = &scratch.labels[node as usize];
             let rest = Rest {
                 fee_msat: label.total_fee_msat,
                 contribution_msat: label.contribution_msat,
@@ -270,12 +274,14 @@ impl<S: Score> Walk<'_, '_, S> {
             return;
         }
         let overrides_own = self.question.first_hops.is_some();
+        let so_far = rest.fee_msat.saturating_add(rest.penalty_msat);
+        let so_far = self.cost(so_far, rest.contribution_msat);
         for edge in self.snapshot.incoming(node) {
             let source = self.snapshot.edge(edge).source;
             if overrides_own && source == self.terminals.payer {
                 continue;
             }
-            if self.is_hopeless(scratch, edge, source, &rest) {
+            if self.is_hopeless(scratch, edge, source, so_far) {
                 continue;
             }
             let hop = self.snapshot.hop(edge, node);
@@ -284,23 +290,27 @@ impl<S: Score> Walk<'_, '_, S> {
     }
 
     /// Whether the edge cannot be part of a better path, whatever the scorer says of it.
-    fn is_hopeless(&self, scratch: &mut Scratch, edge: u32, source: u32, rest: &Rest) -> bool {
+    /// `so_far` is the scaled cost of the rest of the path.
+    fn is_hopeless(&self, scratch: &mut Scratch, edge: u32, source: u32, so_far: u64) -> bool {
         let payer = self.terminals.payer;
-        let label = scratch.label(source);
-        if label.done {
+        let head = *scratch.head(source);
+        if head.done {
             return true;
         }
         let Some(guide) = self.guide else { return false };
         if source == payer {
             return false;
         }
-        let (weight, bound) = (guide.weight(edge), guide.bound(source));
-        if weight == u64::MAX || bound == u64::MAX {
+        let weight = guide.weight(edge);
+        if weight == u64::MAX {
             return true;
         }
-        let so_far = rest.fee_msat.saturating_add(rest.penalty_msat);
-        let least = self.cost(so_far, rest.contribution_msat).saturating_add(scaled(weight));
-        least >= label.cost || least.saturating_add(scaled(bound)) >= scratch.label(payer).cost
+        let least = so_far.saturating_add(scaled(weight));
+        if least >= head.cost {
+            return true;
+        }
+        let bound = guide.bound(source);
+        bound == u64::MAX || least.saturating_add(scaled(bound)) >= scratch.head(payer).cost
     }
 
     /// Gives `hop.source` a new label if going over `hop` is cheaper than what it knows.
@@ -331,8 +341,8 @@ impl<S: Score> Walk<'_, '_, S> {
             self.hit_minimum |= missed.into_iter().any(|minimum| recommended_msat >= *minimum);
             return;
         }
-        let label = scratch.label(hop.source);
-        if label.done {
+        let head = scratch.head(hop.source);
+        if head.done {
             return;
         }
         let fee = if hop.source == self.terminals.payer { Fee::NONE } else { hop.fee };
@@ -343,7 +353,7 @@ impl<S: Score> Walk<'_, '_, S> {
         if total_fee_msat > self.limits.fee_max_msat {
             return;
         }
-        let old_cost = label.cost;
+        let old_cost = head.cost;
         let least = total_fee_msat.max(path_htlc_minimum_msat).saturating_add(rest.penalty_msat);
         if self.cost(least, contribution_msat) >= old_cost {
             return;
@@ -376,12 +386,10 @@ impl<S: Score> Walk<'_, '_, S> {
             }
             _ => cost,
         };
-        *scratch.label(hop.source) = Label {
-            stamp: scratch.stamp,
-            done: false,
+        scratch.head(hop.source).cost = cost;
+        scratch.labels[hop.source as usize] = Label {
             length,
             cltv_delta,
-            cost,
             total_fee_msat,
             path_htlc_minimum_msat,
             path_penalty_msat,
@@ -414,23 +422,24 @@ impl Scratch {
     fn begin(&mut self, terminals: &Terminals) {
         let nodes = terminals.node_count();
         if self.labels.len() < nodes {
+            self.heads.resize(nodes, Head::default());
             self.labels.resize(nodes, Label::NEW);
             self.marks.resize(nodes, 0);
         }
         self.stamp = self.stamp.wrapping_add(1);
         if self.stamp == 0 {
-            self.labels.fill(Label::NEW);
+            self.heads.fill(Head::default());
             self.stamp = 1;
         }
         self.heap.clear();
     }
 
-    fn label(&mut self, node: u32) -> &mut Label {
+    fn head(&mut self, node: u32) -> &mut Head {
         let stamp = self.stamp;
-        let label = &mut self.labels[node as usize];
-        if label.stamp != stamp {
-            *label = Label { stamp, ..Label::NEW };
+        let head = &mut self.heads[node as usize];
+        if head.stamp != stamp {
+            *head = Head { stamp, done: false, cost: u64::MAX };
         }
-        label
+        head
     }
 }
