@@ -2,6 +2,10 @@
 //!
 //! Absolute figures of a shared machine move from hour to hour: compare within one run.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod network;
+
 use std::time::Duration;
 
 /// The time that `percent` of sorted `times` do not exceed (nearest rank), in ms.
