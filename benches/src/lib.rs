@@ -2,6 +2,9 @@
 //!
 //! Absolute figures of a shared machine move from hour to hour: compare within one run.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod network;
 pub mod process;
 
 use std::time::Duration;

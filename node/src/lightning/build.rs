@@ -16,7 +16,6 @@ use lightning::ln::channelmanager::{self, ChainParameters, ChannelManagerReadArg
 use lightning::ln::peer_handler::{self, IgnoringMessageHandler, MessageHandler};
 use lightning::onion_message::messenger::{self, DefaultMessageRouter};
 use lightning::routing::gossip::{NetworkGraph, P2PGossipSync};
-use lightning::routing::router::DefaultRouter;
 use lightning::routing::scoring::{
     ProbabilisticScorer, ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters,
 };
@@ -37,9 +36,10 @@ use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
 use super::connections::LinkDescriptor;
 use super::gate::OutputGate;
-use super::gossip::{ChainUtxos, OrderedGossip};
+use super::gossip::{ChainUtxos, NodeGossip};
 use super::logger::TracingLogger;
 use super::messages::GatedManager;
+use super::pathfinding::{FastRouter, JournalingScorer};
 use super::persist::{LdkObjects, LoadError, MonitorPersister};
 use super::signer::NodeKeys;
 use super::types::PaymentId;
@@ -55,15 +55,8 @@ use crate::wallet::Wallet;
 
 pub(super) type Log = Arc<TracingLogger>;
 pub(super) type Graph = NetworkGraph<Log>;
-pub(super) type Scorer = ProbabilisticScorer<Arc<Graph>, Log>;
-pub(super) type Router = DefaultRouter<
-    Arc<Graph>,
-    Log,
-    Arc<NodeKeys>,
-    Arc<RwLock<Scorer>>,
-    ProbabilisticScoringFeeParameters,
-    Scorer,
->;
+pub(super) type Scorer = JournalingScorer<ProbabilisticScorer<Arc<Graph>, Log>>;
+pub(super) type Router = FastRouter<Log, Arc<NodeKeys>, Scorer>;
 pub(super) type MessageRouter = DefaultMessageRouter<Arc<Graph>, Log, Arc<NodeKeys>>;
 pub(super) type ChainMonitor = chainmonitor::ChainMonitor<
     InMemorySigner,
@@ -96,7 +89,7 @@ pub(super) type OnionMessenger = messenger::OnionMessenger<
     IgnoringMessageHandler,
     IgnoringMessageHandler,
 >;
-pub(super) type Gossip = OrderedGossip<P2PGossipSync<Arc<Graph>, Arc<ChainUtxos>, Log>>;
+pub(super) type Gossip = NodeGossip<P2PGossipSync<Arc<Graph>, Arc<ChainUtxos>, Log>>;
 pub(super) type PeerManager = peer_handler::PeerManager<
     LinkDescriptor,
     Arc<GatedManager>,
@@ -166,6 +159,7 @@ pub(super) struct Parts {
     pub graph: Arc<Graph>,
     pub gossip: Arc<Gossip>,
     pub scorer: Arc<RwLock<Scorer>>,
+    pub router: Arc<Router>,
     pub chain_monitor: Arc<ChainMonitor>,
     pub manager: Arc<ChannelManager>,
     pub messenger: Arc<OnionMessenger>,
@@ -210,7 +204,7 @@ impl Loaded {
         let objects = Arc::new(LdkObjects::new(committer.clone()));
         let graph = Arc::new(read_graph(&objects, network, &log)?);
         let scorer = Arc::new(RwLock::new(read_scorer(&objects, &graph, &log)?));
-        let router = Arc::new(DefaultRouter::new(
+        let router = Arc::new(Router::new(
             Arc::clone(&graph),
             Arc::clone(&log),
             Arc::clone(&keys),
@@ -246,7 +240,7 @@ impl Loaded {
                     Arc::clone(&fees),
                     Arc::clone(&chain_monitor),
                     Arc::clone(&gate),
-                    router,
+                    Arc::clone(&router),
                     Arc::clone(&message_router),
                     Arc::clone(&log),
                     config,
@@ -260,7 +254,7 @@ impl Loaded {
                 Arc::clone(&fees),
                 Arc::clone(&chain_monitor),
                 Arc::clone(&gate),
-                router,
+                Arc::clone(&router),
                 Arc::clone(&message_router),
                 Arc::clone(&log),
                 Arc::clone(&keys),
@@ -295,7 +289,7 @@ impl Loaded {
         ));
         let utxos = Arc::new(ChainUtxos::new(Arc::clone(&environment.chain), network, tasks));
         let gossip = P2PGossipSync::new(Arc::clone(&graph), Some(utxos), Arc::clone(&log));
-        let gossip = Arc::new(Gossip::new(gossip));
+        let gossip = Arc::new(Gossip::new(gossip, router.changes()));
         let peers = Arc::new(PeerManager::new(
             MessageHandler {
                 chan_handler: Arc::new(GatedManager::new(Arc::clone(&manager), Arc::clone(&gate))),
@@ -331,6 +325,7 @@ impl Loaded {
             graph,
             gossip,
             scorer,
+            router,
             chain_monitor,
             manager,
             messenger,
@@ -403,21 +398,19 @@ fn read_scorer(objects: &LdkObjects, graph: &Arc<Graph>, log: &Log) -> Result<Sc
         SCORER_PERSISTENCE_SECONDARY_NAMESPACE,
         SCORER_PERSISTENCE_KEY,
     );
-    match bytes {
+    let fresh = || ProbabilisticScorer::new(decay, Arc::clone(graph), Arc::clone(log));
+    let scorer = match bytes {
         Ok(bytes) => {
-            match Scorer::read(&mut &bytes[..], (decay, Arc::clone(graph), Arc::clone(log))) {
-                Ok(scorer) => Ok(scorer),
-                Err(error) => {
-                    tracing::warn!(?error, "channel scores are unreadable and start anew");
-                    Ok(Scorer::new(decay, Arc::clone(graph), Arc::clone(log)))
-                }
-            }
+            let arguments = (decay, Arc::clone(graph), Arc::clone(log));
+            ProbabilisticScorer::read(&mut &bytes[..], arguments).unwrap_or_else(|error| {
+                tracing::warn!(?error, "channel scores are unreadable and start anew");
+                fresh()
+            })
         }
-        Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => {
-            Ok(Scorer::new(decay, Arc::clone(graph), Arc::clone(log)))
-        }
-        Err(error) => Err(LoadError::Store(std::io::Error::other(error).into())),
-    }
+        Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => fresh(),
+        Err(error) => return Err(LoadError::Store(std::io::Error::other(error).into())),
+    };
+    Ok(JournalingScorer::new(scorer))
 }
 
 fn read_sweeper(

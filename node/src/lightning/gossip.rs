@@ -1,7 +1,9 @@
-//! Checks announced channels against the chain, so that gossip cannot invent liquidity.
+//! Checks announced channels against the chain, so that gossip cannot invent liquidity, and
+//! counts what gossip changes.
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::PublicKey;
@@ -66,26 +68,42 @@ async fn funding_output(chain: &dyn ChainSource, scid: u64) -> Option<TxOut> {
     chain.unspent_output(OutPoint { txid, vout }).await.ok()?
 }
 
-/// A gossip handler that hears no message while announcements whose look-up has ended are put
-/// into the graph.
+/// The gossip handler of the node: in order, and counted.
 ///
-/// LDK keeps a `channel_update` that comes during the look-up with the announcement. One that
-/// comes just when it takes the announcement out again is kept for nobody, and the channel stays
-/// without that direction until the peer's next update, for a day or more.
-pub struct OrderedGossip<H> {
+/// *In order*: LDK keeps a `channel_update` that comes during the look-up of its announcement
+/// with the announcement. One that comes just when LDK takes the announcement out again is kept
+/// for nobody, and the channel stays without that direction until the peer's next update, for a
+/// day or more. So no message is heard while announcements whose look-up has ended are put into
+/// the graph.
+///
+/// *Counted*: what changes the graph is counted, so that the router knows when to look again.
+pub struct NodeGossip<H> {
     handler: H,
     /// Written while announcements are put in, read while messages are handled.
     order: RwLock<()>,
+    changes: Arc<AtomicU64>,
 }
 
-impl<H> OrderedGossip<H> {
-    /// Orders what `handler` does.
-    pub fn new(handler: H) -> Self {
-        Self { handler, order: RwLock::new(()) }
+impl<H> NodeGossip<H> {
+    /// Orders what `handler` does and counts its changes in `changes`.
+    pub fn new(handler: H, changes: Arc<AtomicU64>) -> Self {
+        Self { handler, order: RwLock::new(()), changes }
+    }
+
+    fn hear<T>(
+        &self,
+        handle: impl FnOnce(&H) -> Result<T, LightningError>,
+    ) -> Result<T, LightningError> {
+        let _with_others = self.order.read();
+        let handled = handle(&self.handler);
+        if handled.is_ok() {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        handled
     }
 }
 
-impl<G, U, L> OrderedGossip<P2PGossipSync<G, U, L>>
+impl<G, U, L> NodeGossip<P2PGossipSync<G, U, L>>
 where
     G: Deref<Target = NetworkGraph<L>>,
     U: UtxoLookup,
@@ -97,10 +115,14 @@ where
     }
 }
 
-impl<H: BaseMessageHandler> BaseMessageHandler for OrderedGossip<H> {
+impl<H: BaseMessageHandler> BaseMessageHandler for NodeGossip<H> {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
         let _nobody_else = self.order.write();
-        self.handler.get_and_clear_pending_msg_events()
+        let events = self.handler.get_and_clear_pending_msg_events();
+        if !events.is_empty() {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        events
     }
 
     fn peer_disconnected(&self, peer: PublicKey) {
@@ -120,14 +142,13 @@ impl<H: BaseMessageHandler> BaseMessageHandler for OrderedGossip<H> {
     }
 }
 
-impl<H: RoutingMessageHandler> RoutingMessageHandler for OrderedGossip<H> {
+impl<H: RoutingMessageHandler> RoutingMessageHandler for NodeGossip<H> {
     fn handle_node_announcement(
         &self,
         peer: Option<PublicKey>,
         message: &NodeAnnouncement,
     ) -> Result<bool, LightningError> {
-        let _with_others = self.order.read();
-        self.handler.handle_node_announcement(peer, message)
+        self.hear(|handler| handler.handle_node_announcement(peer, message))
     }
 
     fn handle_channel_announcement(
@@ -135,8 +156,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for OrderedGossip<H> {
         peer: Option<PublicKey>,
         message: &ChannelAnnouncement,
     ) -> Result<bool, LightningError> {
-        let _with_others = self.order.read();
-        self.handler.handle_channel_announcement(peer, message)
+        self.hear(|handler| handler.handle_channel_announcement(peer, message))
     }
 
     fn handle_channel_update(
@@ -144,8 +164,7 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for OrderedGossip<H> {
         peer: Option<PublicKey>,
         message: &ChannelUpdate,
     ) -> Result<Option<(NodeId, NodeId)>, LightningError> {
-        let _with_others = self.order.read();
-        self.handler.handle_channel_update(peer, message)
+        self.hear(|handler| handler.handle_channel_update(peer, message))
     }
 
     fn get_next_channel_announcement(

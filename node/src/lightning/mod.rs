@@ -15,6 +15,7 @@ mod gate;
 mod gossip;
 mod logger;
 mod messages;
+pub mod pathfinding;
 mod payments;
 mod peers;
 mod persist;

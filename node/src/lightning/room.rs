@@ -18,6 +18,9 @@ use crate::runtime::Tasks;
 /// How long a dialled peer may take to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the router looks whether the public network has changed.
+const ROUTER_TICK: Duration = Duration::from_secs(5);
+
 /// A connected peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -81,6 +84,19 @@ impl Lightning {
         self.tasks
             .spawn("ldk driver", driver::run(parts, handler, forward_delay, self.tasks.clone()));
         self.tasks.spawn("peer pump", Arc::clone(self).pump());
+        self.tasks.spawn("router refresh", Arc::clone(self).keep_router_fresh());
+    }
+
+    /// Shows the router a changed network, away from the payments that ask it for routes.
+    async fn keep_router_fresh(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.tasks.stopped() => break,
+                () = tokio::time::sleep(ROUTER_TICK) => {}
+            }
+            self.parts.router.refresh();
+        }
     }
 
     /// What the follower feeds while the node runs.

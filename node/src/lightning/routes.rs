@@ -1,12 +1,8 @@
 //! Looking for a route without paying: what a payment would cost now.
 
-use std::sync::Arc;
+use lightning::routing::router::{PaymentParameters, RouteParameters, Router as _};
 
-use lightning::routing::router::{DefaultRouter, PaymentParameters, RouteParameters, Router as _};
-use lightning::routing::scoring::ProbabilisticScoringFeeParameters;
-
-use super::build::Router;
-use super::logger::TracingLogger;
+use super::pathfinding::RouteAnswers;
 use super::payments::parse_invoice;
 use super::room::Lightning;
 use super::types::NodeId;
@@ -74,8 +70,14 @@ pub struct Hop {
 }
 
 impl Lightning {
+    /// How requests for routes were answered so far: those of payments and of
+    /// [`Lightning::find_route`].
+    pub fn route_answers(&self) -> RouteAnswers {
+        self.parts.router.answers()
+    }
+
     /// Looks for a route over what is known and free now. `None` if there is none within the
-    /// limits. A search takes some milliseconds of one core on the public network.
+    /// limits.
     pub fn find_route(&self, query: &RouteQuery) -> Option<RouteEstimate> {
         let mut payee = match &query.target {
             RouteTarget::Invoice(text) => {
@@ -93,17 +95,12 @@ impl Lightning {
             final_value_msat: query.amount_msat,
             max_total_routing_fee_msat: Some(query.max_fee_msat),
         };
-        let router: Router = DefaultRouter::new(
-            Arc::clone(&self.parts.graph),
-            Arc::new(TracingLogger),
-            Arc::clone(&self.parts.keys),
-            Arc::clone(&self.parts.scorer),
-            ProbabilisticScoringFeeParameters::default(),
-        );
         let first_hops = self.parts.manager.list_usable_channels();
         let first_hops: Vec<_> = first_hops.iter().collect();
         let in_flight = self.parts.manager.compute_inflight_htlcs();
-        let route = router
+        let route = self
+            .parts
+            .router
             .find_route(&self.node_id(), &parameters, Some(&first_hops), in_flight)
             .inspect_err(|why| tracing::debug!(why, "no route"))
             .ok()?;
