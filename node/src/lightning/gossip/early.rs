@@ -1,0 +1,53 @@
+//! Updates of channels that are not in the graph yet.
+
+use std::collections::{HashMap, VecDeque};
+
+use lightning::ln::msgs::ChannelUpdate;
+use parking_lot::Mutex;
+
+/// Channels whose updates are kept; the oldest makes room. An update takes about 140 bytes.
+const CHANNELS_MAX: usize = 1_000;
+/// BOLT 7 `message_flags`: the update is for the channel's own peer.
+const DONT_FORWARD: u8 = 1 << 1;
+
+/// The newest update of each direction of channels that wait for their announcement.
+#[derive(Default)]
+pub(super) struct EarlyUpdates {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_channel: HashMap<u64, [Option<ChannelUpdate>; 2]>,
+    /// Channels, oldest first; those taken since are still in it.
+    order: VecDeque<u64>,
+}
+
+impl EarlyUpdates {
+    /// Keeps `update` until its channel is announced.
+    pub(super) fn keep(&self, update: &ChannelUpdate) {
+        if update.contents.message_flags & DONT_FORWARD != 0 {
+            return;
+        }
+        let scid = update.contents.short_channel_id;
+        let mut kept = self.kept.lock();
+        if !kept.by_channel.contains_key(&scid) {
+            kept.order.push_back(scid);
+        }
+        let direction = usize::from(update.contents.channel_flags & 1);
+        let place = &mut kept.by_channel.entry(scid).or_default()[direction];
+        if place.as_ref().is_none_or(|old| old.contents.timestamp < update.contents.timestamp) {
+            *place = Some(update.clone());
+        }
+        while kept.order.len() > CHANNELS_MAX {
+            if let Some(oldest) = kept.order.pop_front() {
+                kept.by_channel.remove(&oldest);
+            }
+        }
+    }
+
+    /// Takes what was kept of the channel `scid`.
+    pub(super) fn take(&self, scid: u64) -> impl Iterator<Item = ChannelUpdate> + use<> {
+        self.kept.lock().by_channel.remove(&scid).into_iter().flatten().flatten()
+    }
+}
