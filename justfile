@@ -42,14 +42,31 @@ power-cut-long:
     cargo test -p tests --test power_cut -- --ignored --nocapture
 
 # Measure payments per second, e.g. `just bench-payments --nodes 3 --in-flight 10`.
-bench-payments *ARGS:
+bench-payments *ARGS: build-node
     cargo run --release -p benches --bin payments -- {{ ARGS }}
 
+# Measure the same work on ldk-node and on LDK alone, and write benches/README.md.
+bench-peers *ARGS: build-node build-peers
+    cargo run --release -p benches --bin payments -- page --peer target/peers/release/peers {{ ARGS }}
+
+# Measure many payments on one channel, e.g. `just bench-endurance --payments 100000`.
+bench-endurance *ARGS: build-node
+    cargo run --release -p benches --bin payments -- endurance {{ ARGS }}
+
 # Measure a node's start and memory, e.g. `just bench-start --channels 100`.
-bench-start *ARGS:
-    cargo build --release -p node --bin tributary
+bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}
 
 # Kill node processes in the middle of a burst, KILLS times.
 kill KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture
+
+# Build the node for measuring.
+[private]
+build-node:
+    cargo build --release -p node --bin tributary
+
+# Build the peer's benchmark, which nothing else needs.
+[private]
+build-peers:
+    cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir target/peers

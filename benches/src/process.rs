@@ -294,6 +294,15 @@ impl NodeProcess {
         Ok(Usage { cpu, disk_bytes })
     }
 
+    /// Bytes of the files in its data directory, the log left out.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    pub fn data_bytes(&self) -> Result<u64, Failure> {
+        bytes_below(&self.dir.join("store"))
+    }
+
     fn proc_file(&self, name: &str) -> Result<String, Failure> {
         let child = self.child.as_ref().ok_or("the process does not run")?;
         Ok(std::fs::read_to_string(format!("/proc/{}/{name}", child.id()))?)
@@ -334,7 +343,18 @@ pub async fn fund(
     .await
 }
 
-/// Opens `count` channels from `from` to `to` and waits until all are active at both ends.
+fn bytes_below(dir: &Path) -> Result<u64, Failure> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        // A file of the store may go while it is looked at.
+        let Ok(about) = entry.metadata() else { continue };
+        sum += if about.is_dir() { bytes_below(&entry.path())? } else { about.len() };
+    }
+    Ok(sum)
+}
+
+/// Opens `count` channels from `from` to `to`, announced if `public`, and waits until all are active at both ends.
 ///
 /// # Errors
 ///
@@ -345,6 +365,7 @@ pub async fn open(
     to: &NodeProcess,
     capacity_sat: u64,
     count: usize,
+    public: bool,
 ) -> Result<(), Failure> {
     let node_id = to.node_id().await?;
     let (here, there) = (from.door().await?, to.door().await?);
@@ -361,6 +382,7 @@ pub async fn open(
             node_id: node_id.clone(),
             address: Some(to.address.clone()),
             capacity_sat,
+            public,
             ..pb::OpenChannelRequest::default()
         };
         client.open(request).await?;

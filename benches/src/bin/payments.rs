@@ -1,161 +1,133 @@
-//! Payments per second over real nodes: own stores on disk, TCP between them, one process.
+//! Payments per second over real nodes: processes of their own, durable stores, TCP between them.
 //!
 //! ```sh
-//! cargo run --release -p benches --bin payments -- --nodes 2 --in-flight 100 --amount-msat 1000 --seconds 10
+//! cargo build --release -p node --bin tributary
+//! cargo run --release -p benches --bin payments -- --nodes 2 --in-flight 100 --amount-msat 1000 --seconds 10 --json
 //! ```
+//!
+//! LDK alone, in memory and on one core, is measured right after; with `--peer` also the program
+//! of `benches/peers`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use benches::{Failure, percentile_ms};
-use bitcoin::Amount;
-use clap::Parser;
-use futures::future::join_all;
-use node::dev::{Cluster, DevChain, NodeOptions};
-use node::payments::{PayRequest, PayTarget, PaymentState};
+use benches::line::{Line, Until};
+use benches::{Failure, Figures, Run, endurance, page, peer, raw};
+use clap::{Parser, Subcommand};
 use serde::Serialize;
-use tokio::time::Instant;
-
-/// What every wallet gets, and every channel holds of it.
-const FUNDS: Amount = Amount::from_sat(1_000_000_000);
-const CAPACITY_SAT: u64 = 500_000_000;
 
 /// Measures payments through a line of nodes.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    mode: Option<Mode>,
     /// Nodes in the line, 2 or 3: the first pays the last by keysend.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
     nodes: u8,
     /// Payments under way at a time.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     in_flight: u32,
     /// Each payment, in millisatoshi.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     amount_msat: u64,
     /// How long to measure.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Print one JSON document (the only form there is).
+    /// The built program of `benches/peers`, to measure ldk-node in the same run.
+    #[arg(long, value_name = "PROGRAM")]
+    peer: Option<PathBuf>,
+    /// Print one JSON document.
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum Mode {
+    /// Measure every combination and write the page of figures.
+    Page(page::Args),
+    /// Measure many payments on one channel, tenth by tenth.
+    Endurance(endurance::Args),
+}
+
 #[derive(Serialize)]
-struct Figures {
-    nodes: u8,
-    in_flight: u32,
-    amount_msat: u64,
-    payments: u64,
-    failed: u64,
-    payments_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    /// Durable batches, one sync each, of all nodes together.
-    fsyncs_per_payment: f64,
-    /// Bytes of keys and values written, of all nodes together.
-    written_bytes_per_payment: f64,
+struct Report {
+    #[serde(flatten)]
+    figures: Figures,
+    /// Whether balances agree with the payments to the millisatoshi.
     conserved: bool,
+    /// Our payments per second by those of LDK alone.
+    ratio_to_raw_ldk: f64,
+    /// Our payments per second by the peer's.
+    ratio_to_peer: Option<f64>,
+    raw_ldk: Figures,
+    peer: Option<Figures>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let dir = tempfile::tempdir()?;
-    let mut net = Cluster::new(DevChain::embedded(), dir.path());
-    let names: Vec<String> = (0..args.nodes).map(|number| format!("n{number}")).collect();
-    for name in &names {
-        net.add(name, NodeOptions::default()).await?;
+    match &args.mode {
+        Some(Mode::Page(args)) => return page::write(args).await,
+        Some(Mode::Endurance(args)) => return endurance::measure(args).await,
+        None => {}
     }
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    net.fund(&all, FUNDS, 1).await?;
-    for pair in all.windows(2) {
-        net.open_channel(pair[0], pair[1], CAPACITY_SAT, 0).await?;
-    }
-    let (first, last) = (all[0], all[all.len() - 1]);
-    // Through a hub the receiver is reached by invoices, which carry a route hint.
-    let by_invoice = args.nodes > 2;
-
-    let before: Vec<_> = all.iter().map(|name| net.node(name).committer.stats()).collect();
-    let failed = Arc::new(AtomicU64::new(0));
-    let began = Instant::now();
-    let until = began + Duration::from_secs(args.seconds);
-    let payers = (0..args.in_flight).map(|_| {
-        pay_until(&net, first, last, args.amount_msat, until, Arc::clone(&failed), by_invoice)
-    });
-    let mut times: Vec<Duration> = join_all(payers).await.concat();
-    let elapsed = began.elapsed();
-    times.sort_unstable();
-    let conserved = net.audit().await?.conserved();
-    let after: Vec<_> = all.iter().map(|name| net.node(name).committer.stats()).collect();
-    let written = |pick: fn(&node::store::CommitStats) -> u64| {
-        let sum: u64 = before.iter().zip(&after).map(|(b, a)| pick(a) - pick(b)).sum();
-        sum as f64 / times.len().max(1) as f64
-    };
-    let figures = Figures {
+    let run = Run {
         nodes: args.nodes,
         in_flight: args.in_flight,
         amount_msat: args.amount_msat,
-        payments: times.len() as u64,
-        failed: failed.load(Ordering::Relaxed),
-        payments_per_second: times.len() as f64 / elapsed.as_secs_f64(),
-        p50_ms: percentile_ms(&times, 50),
-        p99_ms: percentile_ms(&times, 99),
-        fsyncs_per_payment: written(|stats| stats.batches),
-        written_bytes_per_payment: written(|stats| stats.bytes),
-        conserved,
+        seconds: args.seconds,
     };
-    println!("{}", serde_json::to_string_pretty(&figures)?);
-    net.shut_down().await;
+    let line = Line::start(run.nodes, run.amount_msat).await?;
+    let figures =
+        line.measure(run.in_flight, Until::Elapsed(Duration::from_secs(run.seconds))).await?;
+    let conserved = line.conserved().await?;
+    line.stop().await;
+    let raw_ldk = raw::measure(&run)?;
+    let peer = args.peer.map(|program| peer::measure(&program, &run)).transpose()?;
+    let ratio = |other: &Figures| figures.payments_per_second / other.payments_per_second;
+    let report = Report {
+        conserved,
+        ratio_to_raw_ldk: ratio(&raw_ldk),
+        ratio_to_peer: peer.as_ref().map(ratio),
+        figures,
+        raw_ldk,
+        peer,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    if !report.conserved {
+        return Err("the channels do not hold what the payments say".into());
+    }
     Ok(())
 }
 
-async fn pay_until(
-    net: &Cluster,
-    from: &str,
-    to: &str,
-    amount_msat: u64,
-    until: Instant,
-    failed: Arc<AtomicU64>,
-    by_invoice: bool,
-) -> Vec<Duration> {
-    let payee = net.node(to).lightning.node_id();
-    let mut times = Vec::new();
-    while Instant::now() < until {
-        let target = if by_invoice {
-            let create = node::payments::CreateInvoice {
-                amount_msat: Some(amount_msat),
-                description: node::lightning::InvoiceDescription::Text(String::new()),
-                expiry: Duration::from_secs(3_600),
-                min_final_cltv_expiry_delta: None,
-                hash: None,
-            };
-            match net.node(to).payments.create_invoice(create, None).await {
-                Ok(invoice) => PayTarget::Request(invoice.invoice),
-                Err(_) => break,
-            }
-        } else {
-            PayTarget::Keysend { payee, records: Vec::new() }
-        };
-        let request = PayRequest {
-            target,
-            amount_msat: (!by_invoice).then_some(amount_msat),
-            max_fee_msat: None,
-            retry_for: None,
-            max_parts: None,
-            payer_note: None,
-        };
-        let began = Instant::now();
-        let outcome = match net.node(from).payments.pay(&request, None) {
-            Ok(mut payment) => payment.outcome().await.map(|record| record.state),
-            Err(_) => Ok(PaymentState::Failed),
-        };
-        match outcome {
-            Ok(PaymentState::Succeeded) => times.push(began.elapsed()),
-            _ => {
-                failed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+fn print(report: &Report) {
+    println!(
+        "{:<28}{:>12}{:>10}{:>10}{:>12}{:>12}{:>10}",
+        "", "payments/s", "p50 ms", "p99 ms", "syncs/paym.", "B/paym.", "CPU ms"
+    );
+    let optional = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    for figures in [Some(&report.figures), Some(&report.raw_ldk), report.peer.as_ref()] {
+        let Some(figures) = figures else { continue };
+        println!(
+            "{:<28}{:>12.0}{:>10.1}{:>10.1}{:>12}{:>12}{:>10.2}",
+            figures.program,
+            figures.payments_per_second,
+            figures.p50_ms,
+            figures.p99_ms,
+            optional(figures.fsyncs_per_payment, 3),
+            optional(figures.disk_bytes_per_payment, 0),
+            figures.cpu_ms_per_payment,
+        );
     }
-    times
+    println!("{:.2} of LDK alone", report.ratio_to_raw_ldk);
+    if let Some(ratio) = report.ratio_to_peer {
+        println!("{ratio:.1} times the peer");
+    }
 }

@@ -69,7 +69,7 @@ async fn main() -> Result<(), Failure> {
     process::fund(&chain, &peer, COIN, usize::from(args.channels)).await?;
     process::fund(&chain, &node, RESERVE, 1).await?;
     // The peer opens: what is measured are channels, not coins.
-    process::open(&chain, &peer, &node, CAPACITY_SAT, usize::from(args.channels)).await?;
+    process::open(&chain, &peer, &node, CAPACITY_SAT, usize::from(args.channels), false).await?;
 
     let mut times = Vec::new();
     for _ in 0..args.starts {

@@ -123,13 +123,14 @@ impl OutputGate {
 }
 
 impl Gate for OutputGate {
-    fn collect(&self) {
+    fn collect(&self) -> bool {
         let Some((manager, _)) = self.guarded() else {
-            return;
+            return false;
         };
         let mut held = self.held.lock();
         held.messages.extend(manager.get_and_clear_pending_msg_events());
         held.packages.append(&mut self.asked.lock());
+        !held.messages.is_empty() || !held.packages.is_empty()
     }
 
     fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {

@@ -172,6 +172,7 @@ fn chain_sync(sync: &SyncState, time_seconds: u64, backend: &str) -> v1::ChainSy
 fn info(parts: &RpcParts, chain: v1::ChainSync, channels: &[ChannelView]) -> v1::NodeInfo {
     let facts = &parts.facts;
     let uptime = parts.clock.now().saturating_sub(facts.started);
+    let stats = parts.committer.stats();
     v1::NodeInfo {
         node_id: parts.lightning.node_id().serialize().to_vec(),
         alias: facts.alias.clone(),
@@ -186,6 +187,11 @@ fn info(parts: &RpcParts, chain: v1::ChainSync, channels: &[ChannelView]) -> v1:
         announced_addresses: facts.announced_addresses.clone(),
         anchor_reserve: Some(super::wallet::anchor_reserve(parts.onchain.wallet())),
         newest_event_sequence: parts.journal.last_durable(),
+        store: Some(v1::StoreActivity {
+            commits: stats.batches,
+            writes: stats.ops,
+            bytes: stats.bytes,
+        }),
     }
 }
 

@@ -3,7 +3,8 @@
 //! Everything that must survive is enqueued as a [`Batch`] and becomes pending. A cycle seals
 //! what is pending into one batch, writes it with one sync, and releases what waited for it.
 //! While a sync is under way the next batch gathers, so the cycle is immediate when idle and
-//! widens under load without a setting.
+//! widens under load without a setting. What nobody waits for, neither an output nor a caller,
+//! joins the next batch that somebody waits for, or is written after [`LAZY`].
 //!
 //! The [`Gate`] is how LDK takes part. LDK runs on in memory; its outputs (peer messages,
 //! broadcasts) are collected *before* a batch is sealed and released only *after* it is durable,
@@ -14,16 +15,21 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::{Batch, Op, Pair, Store, StoreError, Term};
 
+/// How long writes wait at most for others to share a sync with, if nobody waits for them.
+pub(super) const LAZY: Duration = Duration::from_millis(20);
+
 /// The part of the node whose outputs wait for durability.
 pub trait Gate: Send + Sync + 'static {
-    /// Takes every output produced so far. Called first in a cycle.
-    fn collect(&self);
+    /// Takes every output produced so far. Called first in a cycle. Returns whether any waits.
+    fn collect(&self) -> bool;
     /// Calls `seal` exactly once, at a moment that no state change can straddle, and returns its
     /// batch with whatever snapshot of that same moment belongs to it.
     fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch;
@@ -79,8 +85,24 @@ struct Pending {
     newest: u64,
     /// Ticket of the newest batch that a cycle has taken to write.
     sealed: u64,
+    /// Newest ticket that a caller waits for.
+    awaited: u64,
+    /// Since when something waits to be written.
+    since: Option<Instant>,
     kicked: bool,
     stopping: bool,
+}
+
+impl Pending {
+    fn kick(&mut self) {
+        self.kicked = true;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// When what nobody waits for is written all the same.
+    fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + LAZY)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -130,7 +152,7 @@ impl Committer {
             pending.overlay.insert(key, (ticket, value));
             pending.batch.ops.push(op);
         }
-        pending.kicked = true;
+        pending.kick();
         self.wake();
         Ticket(ticket)
     }
@@ -142,7 +164,7 @@ impl Committer {
 
     /// Wakes the cycle although nothing was enqueued: outputs may be waiting.
     pub fn kick(&self) {
-        self.shared.pending.lock().kicked = true;
+        self.shared.pending.lock().kick();
         self.wake();
     }
 
@@ -153,6 +175,14 @@ impl Committer {
     /// [`StoreError::Failed`] if the store failed or the committer stopped first: the outcome is
     /// then known only after a restart.
     pub async fn durable(&self, ticket: Ticket) -> Result<(), StoreError> {
+        {
+            let mut pending = self.shared.pending.lock();
+            if ticket.0 > pending.sealed {
+                pending.awaited = pending.awaited.max(ticket.0);
+                pending.kick();
+                self.wake();
+            }
+        }
         let mut progress = self.shared.progress.subscribe();
         let reached = progress
             .wait_for(|p| p.durable >= ticket.0 || p.failed.is_some() || p.stopped)
@@ -261,23 +291,41 @@ impl Committer {
 
     /// Runs one cycle: collect, seal, write, release. Returns whether anything was written.
     ///
-    /// The commit thread calls this; a simulation calls it itself at the times it likes.
+    /// A simulation calls this at the times it likes; otherwise see [`Committer::run_thread`].
     ///
     /// # Errors
     ///
     /// That of the store. Nothing is released then, and no later cycle writes.
     pub fn cycle(&self) -> Result<bool, StoreError> {
+        self.turn(true)
+    }
+
+    /// A cycle, unless it is not `sure` and nobody waits for one.
+    fn turn(&self, sure: bool) -> Result<bool, StoreError> {
         let shared = &*self.shared;
         let _alone = shared.cycling.lock();
         if let Some(why) = &shared.progress.borrow().failed {
             return Err(StoreError::Failed(why.to_string()));
         }
         let gate = shared.gate.read().clone();
-        // Before collecting: a kick from here on may announce an output that comes too late for
-        // this cycle, and asks for the next one.
-        shared.pending.lock().kicked = false;
-        if let Some(gate) = &gate {
-            gate.collect();
+        let since = {
+            let mut pending = shared.pending.lock();
+            // Before collecting: a kick from here on may announce an output that comes too late
+            // for this cycle, and asks for the next one.
+            pending.kicked = false;
+            pending.since.take()
+        };
+        let outputs = gate.as_ref().is_some_and(|gate| gate.collect());
+        if !sure && !outputs {
+            let mut pending = shared.pending.lock();
+            let waited_for = pending.awaited > pending.sealed || pending.stopping;
+            if !waited_for
+                && let Some(since) = since
+                && since.elapsed() < LAZY
+            {
+                pending.since = Some(since);
+                return Ok(false);
+            }
         }
         let mut sealed_at = 0;
         let mut take = || {
@@ -324,14 +372,22 @@ impl Committer {
         std::thread::Builder::new().name("commit".into()).spawn(move || {
             let Some(this) = &ending.0 else { return };
             loop {
-                let stopping = {
+                let ended = {
                     let mut pending = this.shared.pending.lock();
                     while !pending.kicked && !pending.stopping {
-                        this.shared.work.wait(&mut pending);
+                        match pending.due() {
+                            None => this.shared.work.wait(&mut pending),
+                            Some(due) => {
+                                let due = due.into_std();
+                                if this.shared.work.wait_until(&mut pending, due).timed_out() {
+                                    break;
+                                }
+                            }
+                        }
                     }
-                    pending.stopping && !pending.kicked
+                    pending.stopping && pending.since.is_none()
                 };
-                if stopping || this.cycle().is_err() {
+                if ended || this.turn(false).is_err() {
                     break;
                 }
             }
@@ -348,20 +404,24 @@ impl Committer {
     pub async fn run_task(self) {
         loop {
             let woken = self.shared.work_task.notified();
-            let (kicked, stopping) = {
+            let (kicked, stopping, due) = {
                 let pending = self.shared.pending.lock();
-                (pending.kicked, pending.stopping)
+                (pending.kicked, pending.stopping, pending.due())
             };
-            if kicked {
-                if self.cycle().is_err() {
-                    break;
+            let overdue = due.is_some_and(|due| stopping || due <= Instant::now());
+            match due {
+                _ if kicked || overdue => {
+                    if self.turn(false).is_err() {
+                        break;
+                    }
+                    // Others run between two cycles, so that batches gather.
+                    tokio::task::yield_now().await;
                 }
-                // Others run between two cycles, so that batches gather.
-                tokio::task::yield_now().await;
-            } else if stopping {
-                break;
-            } else {
-                woken.await;
+                _ if stopping => break,
+                Some(due) => {
+                    let _woken_or_due = tokio::time::timeout_at(due, woken).await;
+                }
+                None => woken.await,
             }
         }
         drop(Ending(Some(self)));

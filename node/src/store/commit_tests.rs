@@ -76,8 +76,9 @@ struct Recorder {
 }
 
 impl Gate for Recorder {
-    fn collect(&self) {
+    fn collect(&self) -> bool {
         self.log.lock().push("collect".to_owned());
+        true
     }
     fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
         self.log.lock().push("seal".to_owned());
@@ -214,7 +215,9 @@ async fn stop_writes_what_is_pending_and_refuses_the_rest() {
 async fn panic_on_the_commit_thread_is_a_failure_not_a_hang() {
     struct Bomb;
     impl Gate for Bomb {
-        fn collect(&self) {}
+        fn collect(&self) -> bool {
+            true
+        }
         fn seal(&self, _: &mut dyn FnMut() -> Batch) -> Batch {
             panic!("bomb");
         }
@@ -277,9 +280,10 @@ async fn concurrent_writers_share_batches_and_none_waits_for_ever() {
 fn kicks_from_many_threads_all_lead_to_a_release() {
     struct Counter(AtomicU64, AtomicU64);
     impl Gate for Counter {
-        fn collect(&self) {
+        fn collect(&self) -> bool {
             // Outputs made before this moment are among those released below.
-            self.1.store(self.0.load(Ordering::SeqCst), Ordering::SeqCst);
+            let made = self.0.load(Ordering::SeqCst);
+            self.1.swap(made, Ordering::SeqCst) != made
         }
         fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
             seal()
@@ -318,8 +322,9 @@ fn an_output_made_between_collect_and_seal_is_not_left_behind() {
         collected: AtomicU64,
     }
     impl Gate for Late {
-        fn collect(&self) {
+        fn collect(&self) -> bool {
             self.collected.store(self.made.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.made.load(Ordering::SeqCst) > 0
         }
         fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
             if self.made.swap(1, Ordering::SeqCst) == 0 {
@@ -410,4 +415,84 @@ fn cycles_on_two_threads_write_in_the_order_of_the_queue() {
     disk.cut_power(PowerCut::default());
     let last = disk.open().get(b"last").unwrap();
     assert_eq!(last, Some(2_999_u64.to_be_bytes().to_vec()));
+}
+
+/// A gate whose outputs are what the test puts there.
+#[derive(Default)]
+struct Outbox {
+    waiting: AtomicU64,
+    released: AtomicU64,
+}
+
+impl Gate for Outbox {
+    fn collect(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+    fn seal(&self, seal: &mut dyn FnMut() -> Batch) -> Batch {
+        seal()
+    }
+    fn release(&self) {
+        self.released.fetch_add(self.waiting.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
+/// A committer on virtual time whose cycle runs as a task, behind an [`Outbox`].
+fn lazily() -> (Committer, Arc<Outbox>, tokio::task::JoinHandle<()>) {
+    let (_, committer) = on_memory();
+    let outbox = Arc::new(Outbox::default());
+    committer.set_gate(Arc::clone(&outbox) as Arc<dyn Gate>);
+    let task = tokio::spawn(committer.clone().run_task());
+    (committer, outbox, task)
+}
+
+/// Lets the cycle do what it does at this moment.
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_written_a_little_later_with_one_sync() {
+    let (committer, _, task) = lazily();
+    for number in 0..5 {
+        let _ = committer.enqueue(put(&format!("k{number}"), "x"));
+        settle().await;
+    }
+    assert_eq!(committer.stats().batches, 0);
+    tokio::time::sleep(super::commit::LAZY).await;
+    settle().await;
+    assert_eq!((committer.stats().batches, committer.stats().ops), (1, 5));
+    committer.stop();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_or_a_caller_who_waits_starts_a_cycle_at_once() {
+    let (committer, outbox, task) = lazily();
+    let began = tokio::time::Instant::now();
+    let _ = committer.enqueue(put("cause", "x"));
+    settle().await;
+    outbox.waiting.store(1, Ordering::SeqCst);
+    committer.kick();
+    settle().await;
+    assert_eq!((outbox.released.load(Ordering::SeqCst), committer.stats().batches), (1, 1));
+    let ticket = committer.enqueue(put("asked for", "x"));
+    settle().await;
+    assert_eq!(committer.stats().batches, 1);
+    committer.durable(ticket).await.unwrap();
+    assert_eq!(committer.stats().batches, 2);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    committer.stop();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_writes_what_nobody_waits_for() {
+    let (committer, _, task) = lazily();
+    let _ = committer.enqueue(put("k", "x"));
+    settle().await;
+    committer.stop();
+    task.await.unwrap();
+    assert_eq!(committer.stats().ops, 1);
 }
