@@ -57,12 +57,8 @@ bench-endurance *ARGS: build-node
 bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}
 
-# Measure the same payments on ldk-node, e.g. `just bench-peers --nodes 2 --in-flight 50`.
-bench-peers *ARGS:
-    cargo run --release --manifest-path benches/peers/Cargo.toml -- {{ ARGS }}
-
-# Kill node processes in the middle of a burst, KILLS times.
-kill KILLS='500':
+# Kill node processes in the middle of a burst, KILLS times, and count every satoshi afterwards.
+soak KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture
 
 # Build the node for measuring.

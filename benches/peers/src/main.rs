@@ -113,9 +113,9 @@ fn measure(args: &Args) -> Result<String, Failure> {
     let before = Usage::now()?;
     let began = Instant::now();
     let until = began + Duration::from_secs(args.seconds);
-    let payers: Vec<_> = (0..args.in_flight)
-        .map(|_| runtime.spawn(line.payer(args.amount_msat).pay_until(until)))
-        .collect();
+    let payer = line.payer(args.amount_msat);
+    let payers: Vec<_> =
+        (0..args.in_flight).map(|_| runtime.spawn(payer.clone().pay_until(until))).collect();
     // All of them end before the first error is told: none holds a node when the nodes stop.
     let ended: Vec<_> = payers.into_iter().map(|payer| runtime.block_on(payer)).collect();
     let elapsed = began.elapsed();

@@ -19,14 +19,18 @@ use ldk_node::lightning_invoice::{Bolt11InvoiceDescription, Description};
 use ldk_node::logger::LogLevel;
 use ldk_node::{Builder, Event, Node, NodeError};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::bitcoind::{self, Bitcoind, free_address};
 use crate::{Failure, PATIENCE, Store, until};
 
-/// What every channel holds, all of it on the opener's side.
-const CAPACITY_SAT: u64 = 500_000_000;
+/// HTLCs that `ldk-node` lets a channel carry. It fails what comes beyond, and stores each
+/// failure; whoever uses it has to hold payments back, and so do the payers here.
+const SLOTS: usize = 50;
+/// What every channel holds, all of it on the opener's side; the most that it opens without
+/// large channels switched on is 16,777,215 sat.
+const CAPACITY_SAT: u64 = 16_000_000;
 /// Stays in each wallet: fees, and the reserve that ldk-node keeps for each anchor channel.
 const SPARE_SAT: u64 = 1_000_000;
 /// Blocks until a coinbase output may be spent.
@@ -136,6 +140,7 @@ impl Line {
             outcomes: Arc::clone(&self.outcomes),
             amount_msat,
             by_invoice: last > 1,
+            slots: Arc::new(Semaphore::new(SLOTS)),
         }
     }
 }
@@ -251,6 +256,7 @@ pub(crate) struct Payer {
     outcomes: Arc<Outcomes>,
     amount_msat: u64,
     by_invoice: bool,
+    slots: Arc<Semaphore>,
 }
 
 impl Payer {
@@ -273,8 +279,19 @@ impl Payer {
         Ok((times, failed))
     }
 
-    /// Pays once. Returns how long it took, none if it failed.
+    fn has_room(&self) -> bool {
+        let channels = self.from.list_channels();
+        channels.iter().any(|channel| channel.next_outbound_htlc_limit_msat >= self.amount_msat)
+    }
+
+    /// Pays once, when the channel has a free slot. Returns how long it took from then on, none
+    /// if it failed.
     async fn pay(&self) -> Result<Option<Duration>, Failure> {
+        let _slot = self.slots.acquire().await?;
+        // A payment that has ended holds its slot until both commitments are without it.
+        while !self.has_room() {
+            sleep(PAUSE).await;
+        }
         let began;
         let sent: Result<PaymentId, NodeError> = if self.by_invoice {
             let text = Bolt11InvoiceDescription::Direct(Description::empty());

@@ -12,8 +12,9 @@ use bitcoin::{
     TxMerkleNode, TxOut, Txid, Witness,
 };
 use lightning::chain::{BlockLocator, Listen};
+use node::lightning::ChannelPolicy;
 
-use super::party::{GENESIS_TIME, MINIMUM_DEPTH, Notice, Party};
+use super::party::{GENESIS_TIME, Notice, Party};
 use super::wire;
 use crate::Failure;
 
@@ -80,7 +81,7 @@ impl Chain {
             .map_err(|error| format!("the channel was not opened: {error:?}"))?;
         let funding = wire::settle(parties)?
             .into_iter()
-            .find_map(|(_, notice)| match notice {
+            .find_map(|notice| match notice {
                 Notice::FundingNeeded { temporary_id, peer, capacity_sat, script } => {
                     Some((temporary_id, peer, self.funding(capacity_sat, script)))
                 }
@@ -98,7 +99,7 @@ impl Chain {
             return Err("the funding was not broadcast".into());
         }
         self.mine(parties, &transactions);
-        for _ in 1..MINIMUM_DEPTH {
+        for _ in 1..ChannelPolicy::default().minimum_depth {
             self.mine(parties, &[]);
         }
         wire::settle(parties)?;

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use lightning::ln::channelmanager::MIN_FINAL_CLTV_EXPIRY_DELTA;
 use lightning::routing::router::{Path, PaymentParameters, RouteHop, RouteParameters};
 use lightning::types::features::{ChannelFeatures, NodeFeatures};
+use node::lightning::ChannelPolicy;
 
 use self::chain::Chain;
-use self::party::{CLTV_EXPIRY_DELTA, FEE_BASE_MSAT, FEE_PPM, HTLC_SLOTS, Notice, Party};
+use self::party::{HTLC_SLOTS, Notice, Party};
 use crate::{Failure, Figures, Run, percentile_ms};
 
 /// Payments between two ticks of the managers: a settled payment leaves after some ticks.
@@ -74,6 +75,7 @@ struct Line {
 }
 
 impl Line {
+    /// Makes the parties, opens the channels between them and fixes the route.
     fn new(nodes: u8, amount_msat: u64) -> Result<Self, Failure> {
         if !(2..=3).contains(&nodes) {
             return Err(format!("{nodes} nodes, a line has 2 or 3").into());
@@ -109,12 +111,14 @@ impl Line {
         }
         self.sent += u64::from(count);
         let mut times = Vec::new();
-        for (_, notice) in wire::settle(&self.parties)? {
+        for notice in wire::settle(&self.parties)? {
             match notice {
                 Notice::Paid { number, at, fee_msat } => {
                     let place = number.checked_sub(first).and_then(|n| usize::try_from(n).ok());
                     let began = place.and_then(|place| sent_at.get(place));
-                    times.push(at.duration_since(*began.ok_or("a payment arrived twice")?));
+                    times.push(
+                        at.duration_since(*began.ok_or("a payment arrived that was not sent")?),
+                    );
                     self.fees_paid_msat += fee_msat;
                 }
                 Notice::Forwarded { fee_msat } => self.fees_earned_msat += fee_msat,
@@ -163,9 +167,10 @@ impl Line {
 
 /// The way from the first party to the last, with the fee of every party between.
 fn path(parties: &[Party], amount_msat: u64) -> Result<Path, Failure> {
+    let policy = ChannelPolicy::default();
     let fee_msat = amount_msat
-        .checked_mul(u64::from(FEE_PPM))
-        .map(|proportional| proportional / 1_000_000 + u64::from(FEE_BASE_MSAT))
+        .checked_mul(u64::from(policy.forwarding_fee_ppm))
+        .map(|proportional| proportional / 1_000_000 + u64::from(policy.forwarding_fee_base_msat))
         .ok_or("the amount is too large")?;
     let mut hops = Vec::new();
     for pair in parties.windows(2) {
@@ -183,7 +188,7 @@ fn path(parties: &[Party], amount_msat: u64) -> Result<Path, Failure> {
             short_channel_id: scid,
             channel_features: ChannelFeatures::empty(),
             fee_msat,
-            cltv_expiry_delta: u32::from(CLTV_EXPIRY_DELTA),
+            cltv_expiry_delta: u32::from(policy.cltv_expiry_delta),
             maybe_announced_channel: false,
         });
     }
@@ -208,7 +213,7 @@ mod tests {
 
     fn settles_and_conserves(nodes: u8, amount_msat: u64, fee_msat: u64) {
         let mut line = Line::new(nodes, amount_msat).unwrap();
-        let before = line.balances();
+        let mut before = line.balances();
         for _ in 0..4 {
             assert_eq!(line.pay(50).unwrap().len(), 50);
         }
@@ -219,6 +224,8 @@ mod tests {
         assert_eq!(after[last] - before[last], 200 * amount_msat);
         assert_eq!(line.fees_paid_msat, 200 * fee_msat);
         assert_eq!(line.fees_earned_msat, 200 * fee_msat);
+        before[0] += 1;
+        assert!(line.check_balances(&before).is_err());
     }
 
     #[test]
@@ -232,11 +239,27 @@ mod tests {
     }
 
     #[test]
-    fn a_full_channel_is_measured_and_more_is_refused() {
-        let run = Run { nodes: 2, in_flight: 114, amount_msat: 1_000, seconds: 0 };
-        let mut line = Line::new(run.nodes, run.amount_msat).unwrap();
-        assert_eq!(line.pay(run.in_flight).unwrap().len(), 114);
-        assert!(measure(&run).is_ok());
-        assert!(measure(&Run { in_flight: 115, ..run }).is_err());
+    fn channels_have_commitments_without_fee() {
+        let line = Line::new(2, 1_000).unwrap();
+        for party in &line.parties {
+            let channels = party.manager.list_usable_channels();
+            let kind = channels[0].channel_type.as_ref().unwrap();
+            assert!(kind.supports_anchor_zero_fee_commitments());
+        }
+    }
+
+    #[test]
+    fn a_payment_beyond_the_channel_fails() {
+        let mut line = Line::new(2, chain::CAPACITY_SAT * 1_000).unwrap();
+        assert!(line.pay(1).is_err());
+    }
+
+    #[test]
+    fn a_window_beyond_the_slots_is_cut_to_them() {
+        let run = Run { nodes: 2, in_flight: 400, amount_msat: 1_000, seconds: 1 };
+        let figures = measure(&run).unwrap();
+        assert!(figures.payments > 0 && figures.payments.is_multiple_of(114), "{figures:?}");
+        assert!(figures.p50_ms > 0.0 && figures.p99_ms >= figures.p50_ms, "{figures:?}");
+        assert!(measure(&Run { in_flight: 0, ..run }).is_err());
     }
 }

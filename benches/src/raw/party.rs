@@ -20,22 +20,15 @@ use lightning::onion_message::messenger::NullMessageRouter;
 use lightning::routing::router::{Path, RouteParameters};
 use lightning::sign::{InMemorySigner, KeysManager, NodeSigner, Recipient};
 use lightning::util::config::{MaxDustHTLCExposure, UserConfig};
+use node::lightning::ChannelPolicy;
 
 use super::parts::{FixedFeerate, Forget, GivenRoute, NoFilter, Outbox, Silence};
 use crate::Failure;
 
 /// HTLCs that one side may have in flight: the most that a commitment without fee allows.
 pub(crate) const HTLC_SLOTS: u16 = 114;
-/// What a party asks for forwarding, as our node does by default.
-pub(crate) const FEE_BASE_MSAT: u32 = 1_000;
-pub(crate) const FEE_PPM: u32 = 100;
-/// Blocks between an incoming HTLC's expiry and its outgoing one's.
-pub(crate) const CLTV_EXPIRY_DELTA: u16 = 72;
-/// Confirmations before a channel is usable.
-pub(crate) const MINIMUM_DEPTH: u32 = 3;
 /// When the parties begin, in seconds since 1970. Blocks follow in time.
 pub(crate) const GENESIS_TIME: u32 = 1_700_000_000;
-const MAX_DUST_EXPOSURE_MSAT: u64 = 150_000_000;
 
 type Monitors = ChainMonitor<
     InMemorySigner,
@@ -222,22 +215,24 @@ pub(crate) struct Handled {
 
 /// The configuration of our node where it matters to a payment.
 fn user_config() -> UserConfig {
+    let policy = ChannelPolicy::default();
     let mut config = UserConfig::default();
     let handshake = &mut config.channel_handshake_config;
-    handshake.minimum_depth = MINIMUM_DEPTH;
+    handshake.minimum_depth = policy.minimum_depth;
     handshake.our_max_accepted_htlcs = HTLC_SLOTS;
-    handshake.our_htlc_minimum_msat = 1;
-    handshake.unannounced_channel_max_inbound_htlc_value_in_flight_percentage = 100;
+    handshake.our_htlc_minimum_msat = policy.htlc_minimum_msat;
+    handshake.unannounced_channel_max_inbound_htlc_value_in_flight_percentage =
+        policy.max_inflight_percent;
     handshake.negotiate_scid_privacy = true;
     handshake.announce_for_forwarding = false;
     handshake.negotiate_anchors_zero_fee_htlc_tx = true;
-    handshake.negotiate_anchor_zero_fee_commitments = true;
+    handshake.negotiate_anchor_zero_fee_commitments = policy.zero_fee_commitments;
     config.channel_handshake_limits.force_announced_channel_preference = false;
-    config.channel_config.forwarding_fee_base_msat = FEE_BASE_MSAT;
-    config.channel_config.forwarding_fee_proportional_millionths = FEE_PPM;
-    config.channel_config.cltv_expiry_delta = CLTV_EXPIRY_DELTA;
+    config.channel_config.forwarding_fee_base_msat = policy.forwarding_fee_base_msat;
+    config.channel_config.forwarding_fee_proportional_millionths = policy.forwarding_fee_ppm;
+    config.channel_config.cltv_expiry_delta = policy.cltv_expiry_delta;
     config.channel_config.max_dust_htlc_exposure =
-        MaxDustHTLCExposure::FixedLimitMsat(MAX_DUST_EXPOSURE_MSAT);
+        MaxDustHTLCExposure::FixedLimitMsat(policy.max_dust_exposure_sat.saturating_mul(1_000));
     config.accept_forwards_to_priv_channels = true;
     config
 }

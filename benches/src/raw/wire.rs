@@ -24,7 +24,7 @@ pub(crate) fn connect(one: &Party, other: &Party) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lets the parties work until none has anything left to do; returns what happened, by party.
+/// Lets the parties work until none has anything left to do; returns what happened.
 ///
 /// Messages go first, then forwards, then events: a group of HTLCs that was sent together
 /// stays together on its whole way, as does the group of their fulfilments.
@@ -32,17 +32,17 @@ pub(crate) fn connect(one: &Party, other: &Party) -> Result<(), Failure> {
 /// # Errors
 ///
 /// A payment failed, a party complained about another, or the work does not end.
-pub(crate) fn settle(parties: &[Party]) -> Result<Vec<(usize, Notice)>, Failure> {
+pub(crate) fn settle(parties: &[Party]) -> Result<Vec<Notice>, Failure> {
     let mut notices = Vec::new();
     for _ in 0..PASSES_MAX {
         if pass_messages(parties)? || forward(parties) {
             continue;
         }
         let mut events = 0;
-        for (place, party) in parties.iter().enumerate() {
+        for party in parties {
             let handled = party.handle_events()?;
             events += handled.events;
-            notices.extend(handled.notices.into_iter().map(|notice| (place, notice)));
+            notices.extend(handled.notices);
         }
         if events == 0 {
             return Ok(notices);

@@ -139,7 +139,8 @@ impl Committer {
         *self.shared.gate.write() = Some(gate);
     }
 
-    /// Makes `batch` pending and wakes the cycle.
+    /// Makes `batch` pending. It is written when somebody waits: see [`Committer::durable`] and
+    /// [`Committer::kick`], or after a moment.
     pub fn enqueue(&self, batch: Batch) -> Ticket {
         let mut pending = self.shared.pending.lock();
         pending.newest += 1;
@@ -152,8 +153,11 @@ impl Committer {
             pending.overlay.insert(key, (ticket, value));
             pending.batch.ops.push(op);
         }
-        pending.kick();
-        self.wake();
+        if pending.since.is_none() {
+            pending.since = Some(Instant::now());
+            // Not to write, but to know when it is due.
+            self.wake();
+        }
         Ticket(ticket)
     }
 
@@ -162,7 +166,8 @@ impl Committer {
         Ticket(self.shared.pending.lock().newest)
     }
 
-    /// Wakes the cycle although nothing was enqueued: outputs may be waiting.
+    /// Starts a cycle if there is anything to let out. To be called when whatever may have made
+    /// outputs is done with all of them: those of one cause share a cycle.
     pub fn kick(&self) {
         self.shared.pending.lock().kick();
         self.wake();
