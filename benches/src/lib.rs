@@ -30,6 +30,7 @@ pub struct Run {
     /// Each payment, in millisatoshi.
     pub amount_msat: u64,
     /// How long.
+    #[serde(default)]
     pub seconds: u64,
 }
 

@@ -25,5 +25,6 @@ pub fn measure(program: &Path, run: &Run) -> Result<Figures, Failure> {
     if !output.status.success() {
         return Err(format!("{} failed: {}", program.display(), output.status).into());
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let figures: Figures = serde_json::from_slice(&output.stdout)?;
+    Ok(Figures { run: *run, ..figures })
 }
