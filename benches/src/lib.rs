@@ -13,6 +13,7 @@ pub mod plot;
 pub mod process;
 pub mod raw;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,61 @@ pub struct Figures {
     pub disk_bytes_per_payment: Option<f64>,
     /// User and system time, ms.
     pub cpu_ms_per_payment: f64,
+}
+
+/// What was measured in one run: our nodes, LDK alone, and the peer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    /// Our nodes.
+    #[serde(flatten)]
+    pub ours: Figures,
+    /// Whether balances agree with the payments to the millisatoshi.
+    pub conserved: bool,
+    /// Our payments per second by those of LDK alone.
+    pub ratio_to_raw_ldk: f64,
+    /// Our payments per second by the peer's.
+    pub ratio_to_peer: Option<f64>,
+    /// LDK alone.
+    pub raw_ldk: Figures,
+    /// The peer, if it was measured.
+    pub peer: Option<Figures>,
+}
+
+impl Comparison {
+    /// Measures the others beside `ours`: the same `run` on LDK alone, and on the program `peer`.
+    ///
+    /// # Errors
+    ///
+    /// If a measurement fails.
+    pub fn measure(
+        ours: Figures,
+        conserved: bool,
+        run: &Run,
+        peer: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let raw_ldk = raw::measure(run)?;
+        let peer = peer.map(|program| peer::measure(program, run)).transpose()?;
+        Ok(Self {
+            conserved,
+            ratio_to_raw_ldk: ours.ratio_to(&raw_ldk),
+            ratio_to_peer: peer.as_ref().map(|peer| ours.ratio_to(peer)),
+            ours,
+            raw_ldk,
+            peer,
+        })
+    }
+
+    /// Everybody's figures, ours first.
+    pub fn all(&self) -> impl Iterator<Item = &Figures> {
+        [Some(&self.ours), Some(&self.raw_ldk), self.peer.as_ref()].into_iter().flatten()
+    }
+}
+
+impl Figures {
+    /// These payments per second by those of `other`.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        self.payments_per_second / other.payments_per_second
+    }
 }
 
 /// The time that `percent` of sorted `times` do not exceed (nearest rank), in ms.

@@ -215,7 +215,7 @@ impl Line {
         self.nodes.iter().map(|node| Ok(node.memory()?.resident)).collect()
     }
 
-    /// Bytes of each node's data directory.
+    /// Bytes of each node's store.
     ///
     /// # Errors
     ///

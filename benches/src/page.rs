@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::line::{Line, Until};
 use crate::plot::{Series, bars, number};
-use crate::{Failure, Figures, Run, peer, raw};
+use crate::{Comparison, Failure, Figures, Run};
 
 const IN_FLIGHT: [u32; 4] = [1, 10, 100, 400];
 const AMOUNTS_MSAT: [u64; 2] = [1_000, 10_000_000];
@@ -34,17 +34,9 @@ pub struct Args {
 }
 
 #[derive(Serialize)]
-struct Row {
-    ours: Figures,
-    conserved: bool,
-    raw_ldk: Figures,
-    peer: Option<Figures>,
-}
-
-#[derive(Serialize)]
 struct Page {
     machine: String,
-    rows: Vec<Row>,
+    rows: Vec<Comparison>,
 }
 
 /// Measures our nodes, LDK alone and the peer, and writes the page.
@@ -73,10 +65,8 @@ pub async fn write(args: &Args) -> Result<(), Failure> {
             line.stop().await;
             for ours in ours {
                 let run = Run { seconds: args.seconds, ..ours.run };
-                let raw_ldk = raw::measure(&run)?;
-                let peer =
-                    args.peer.as_deref().map(|program| peer::measure(program, &run)).transpose()?;
-                rows.push(Row { ours, conserved, raw_ldk, peer });
+                let peer = args.peer.as_deref();
+                rows.push(Comparison::measure(ours, conserved, &run, peer)?);
             }
         }
     }
@@ -110,7 +100,7 @@ fn amount(msat: u64) -> String {
     format!("{} sat", number(msat as f64 / 1_000.0))
 }
 
-fn of(page: &Page, nodes: u8, amount_msat: u64) -> impl Iterator<Item = &Row> + Clone {
+fn of(page: &Page, nodes: u8, amount_msat: u64) -> impl Iterator<Item = &Comparison> + Clone {
     page.rows
         .iter()
         .filter(move |row| row.ours.run.nodes == nodes && row.ours.run.amount_msat == amount_msat)
@@ -132,7 +122,7 @@ fn write_plots(into: &Path, page: &Page) -> Result<(), Failure> {
                 ),
                 ("latency", "p50, ms", |f: &Figures| f.p50_ms),
             ] {
-                let values = |figures: fn(&Row) -> Option<&Figures>| {
+                let values = |figures: fn(&Comparison) -> Option<&Figures>| {
                     rows.clone().map(|row| figures(row).map(pick)).collect()
                 };
                 let series = [
@@ -174,8 +164,7 @@ fn section(page: &Page) -> Result<String, Failure> {
             )?;
             text.push_str("| in flight | | payments/s | p50 ms | p99 ms | syncs per payment | disk bytes per payment | CPU ms per payment | ours to this |\n|---|---|---|---|---|---|---|---|---|\n");
             for row in of(page, nodes, amount_msat) {
-                for figures in [Some(&row.ours), Some(&row.raw_ldk), row.peer.as_ref()] {
-                    let Some(figures) = figures else { continue };
+                for figures in row.all() {
                     writeln!(text, "{}", line(&row.ours, figures))?;
                 }
             }
@@ -189,7 +178,7 @@ fn line(ours: &Figures, figures: &Figures) -> String {
     let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
     let ratio = match ours.program == figures.program {
         true => String::new(),
-        false => number(ours.payments_per_second / figures.payments_per_second),
+        false => number(ours.ratio_to(figures)),
     };
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} | {ratio} |",

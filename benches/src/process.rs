@@ -15,7 +15,6 @@ use node::keys::{Keys, NewSeed, RecoveryPhrase, SealCost, WordCount};
 use proto::v1 as pb;
 use proto::v1::channels_client::ChannelsClient;
 use proto::v1::node_client::NodeClient;
-use proto::v1::payments_client::PaymentsClient;
 use proto::v1::wallet_client::WalletClient;
 use tokio::time::Instant;
 use tonic::metadata::AsciiMetadataValue;
@@ -245,15 +244,6 @@ impl NodeProcess {
         Ok(client.list(request).await?.into_inner().channels)
     }
 
-    /// A client of its payments.
-    ///
-    /// # Errors
-    ///
-    /// If it does not answer.
-    pub async fn payments(&self) -> Result<PaymentsClient<Door>, Failure> {
-        Ok(PaymentsClient::new(self.door().await?))
-    }
-
     /// What the process has in memory.
     ///
     /// # Errors
@@ -294,7 +284,7 @@ impl NodeProcess {
         Ok(Usage { cpu, disk_bytes })
     }
 
-    /// Bytes of the files in its data directory, the log left out.
+    /// Bytes of its store's files.
     ///
     /// # Errors
     ///

@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use benches::line::{Line, Until};
-use benches::{Failure, Figures, Run, endurance, page, peer, raw};
+use benches::{Comparison, Failure, Run, endurance, page};
 use clap::{Parser, Subcommand};
-use serde::Serialize;
 
 /// Measures payments through a line of nodes.
 #[derive(Parser)]
@@ -50,20 +49,6 @@ enum Mode {
     Endurance(endurance::Args),
 }
 
-#[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    figures: Figures,
-    /// Whether balances agree with the payments to the millisatoshi.
-    conserved: bool,
-    /// Our payments per second by those of LDK alone.
-    ratio_to_raw_ldk: f64,
-    /// Our payments per second by the peer's.
-    ratio_to_peer: Option<f64>,
-    raw_ldk: Figures,
-    peer: Option<Figures>,
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
@@ -83,17 +68,7 @@ async fn main() -> Result<(), Failure> {
         line.measure(run.in_flight, Until::Elapsed(Duration::from_secs(run.seconds))).await?;
     let conserved = line.conserved().await?;
     line.stop().await;
-    let raw_ldk = raw::measure(&run)?;
-    let peer = args.peer.map(|program| peer::measure(&program, &run)).transpose()?;
-    let ratio = |other: &Figures| figures.payments_per_second / other.payments_per_second;
-    let report = Report {
-        conserved,
-        ratio_to_raw_ldk: ratio(&raw_ldk),
-        ratio_to_peer: peer.as_ref().map(ratio),
-        figures,
-        raw_ldk,
-        peer,
-    };
+    let report = Comparison::measure(figures, conserved, &run, args.peer.as_deref())?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -105,7 +80,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(report: &Report) {
+fn print(report: &Comparison) {
     println!(
         "{:<28}{:>12}{:>10}{:>10}{:>12}{:>12}{:>10}",
         "", "payments/s", "p50 ms", "p99 ms", "syncs/paym.", "B/paym.", "CPU ms"
@@ -113,8 +88,7 @@ fn print(report: &Report) {
     let optional = |value: Option<f64>, digits: usize| {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
-    for figures in [Some(&report.figures), Some(&report.raw_ldk), report.peer.as_ref()] {
-        let Some(figures) = figures else { continue };
+    for figures in report.all() {
         println!(
             "{:<28}{:>12.0}{:>10.1}{:>10.1}{:>12}{:>12}{:>10.2}",
             figures.program,

@@ -62,4 +62,9 @@ impl<Event, Effect> Decision<Event, Effect> {
     pub(crate) fn new(events: Vec<Event>, effects: Vec<Effect>) -> Self {
         Self { events, effects }
     }
+
+    /// One thing happened, and at most one is to be done.
+    pub(crate) fn one(event: Event, effect: Option<Effect>) -> Self {
+        Self { events: vec![event], effects: effect.into_iter().collect() }
+    }
 }

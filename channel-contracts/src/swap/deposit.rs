@@ -294,7 +294,7 @@ impl HubDeposit {
                 }
             }
             (HubDepositInput::PaymentFailed, Phase::Paying) => {
-                Ok(Decision::new(vec![HubDepositEvent::Entered(Phase::Over)], vec![]))
+                Ok(Decision::one(HubDepositEvent::Entered(Phase::Over), None))
             }
             (HubDepositInput::KeyHandedOver, Phase::Owned { by_key: false }) => Ok(own(true)),
             (HubDepositInput::KeyHandedOver, Phase::Owned { .. } | Phase::Settled) => {
@@ -306,7 +306,7 @@ impl HubDeposit {
             (HubDepositInput::SpendConfirmed { at, best }, Phase::Owned { .. })
                 if is_deep(at, best, FINAL_DEPTH) =>
             {
-                Ok(Decision::new(vec![HubDepositEvent::Entered(Phase::Settled)], vec![]))
+                Ok(Decision::one(HubDepositEvent::Entered(Phase::Settled), None))
             }
             _ => Ok(Decision::nothing()),
         }
@@ -348,20 +348,16 @@ impl HubDeposit {
                 match last.filter(|last| last.to_consensus_u32() >= least) {
                     Some(expiry_max) => {
                         let amount_msat = self.terms.payment_msat;
-                        let events = vec![HubDepositEvent::Entered(HubDepositPhase::Paying)];
                         let pay = HubDepositEffect::Pay { amount_msat, expiry_max };
-                        Decision::new(events, vec![pay])
+                        Decision::one(HubDepositEvent::Entered(HubDepositPhase::Paying), Some(pay))
                     }
                     // Too late to pay safely: the user takes it back.
-                    None => {
-                        let events = vec![HubDepositEvent::Entered(HubDepositPhase::Over)];
-                        Decision::new(events, vec![])
-                    }
+                    None => Decision::one(HubDepositEvent::Entered(HubDepositPhase::Over), None),
                 }
             }
             HubDepositPhase::Owned { by_key } if !self.alone && times.must_claim(best) => {
                 let claim = HubDepositEffect::ClaimAlone { by_key };
-                Decision::new(vec![HubDepositEvent::ClaimBegun], vec![claim])
+                Decision::one(HubDepositEvent::ClaimBegun, Some(claim))
             }
             _ => Decision::nothing(),
         }
@@ -369,8 +365,8 @@ impl HubDeposit {
 }
 
 fn own(by_key: bool) -> HubDecision {
-    let events = vec![HubDepositEvent::Entered(HubDepositPhase::Owned { by_key })];
-    Decision::new(events, vec![HubDepositEffect::OfferToBatch { by_key }])
+    let event = HubDepositEvent::Entered(HubDepositPhase::Owned { by_key });
+    Decision::one(event, Some(HubDepositEffect::OfferToBatch { by_key }))
 }
 
 /// Where a deposit stands for the user.
@@ -471,10 +467,7 @@ impl UserDeposit {
         input: UserDepositInput,
     ) -> Result<Decision<UserDepositEvent, UserDepositEffect>, DepositRejection> {
         use UserDepositPhase as Phase;
-        let enter = |phase, effect: Option<UserDepositEffect>| {
-            let events = vec![UserDepositEvent::Entered(phase)];
-            Ok(Decision::new(events, effect.into_iter().collect()))
-        };
+        let enter = |phase, effect| Ok(Decision::one(UserDepositEvent::Entered(phase), effect));
         match (input, self.phase) {
             (
                 UserDepositInput::OutputConfirmed { outpoint, at },

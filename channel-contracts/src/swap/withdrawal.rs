@@ -389,7 +389,7 @@ fn enter(
     phase: HubWithdrawalPhase,
     effect: Option<HubWithdrawalEffect>,
 ) -> Decision<HubWithdrawalEvent, HubWithdrawalEffect> {
-    Decision::new(vec![HubWithdrawalEvent::Entered(phase)], effect.into_iter().collect())
+    Decision::one(HubWithdrawalEvent::Entered(phase), effect)
 }
 
 /// Where a withdrawal stands for the user.
@@ -501,10 +501,7 @@ impl UserWithdrawal {
         input: UserWithdrawalInput,
     ) -> Result<Decision<UserWithdrawalEvent, UserWithdrawalEffect>, WithdrawalRejection> {
         use UserWithdrawalPhase as Phase;
-        let enter = |phase, effect: Option<UserWithdrawalEffect>| {
-            let events = vec![UserWithdrawalEvent::Entered(phase)];
-            Ok(Decision::new(events, effect.into_iter().collect()))
-        };
+        let enter = |phase, effect| Ok(Decision::one(UserWithdrawalEvent::Entered(phase), effect));
         match (input, self.phase) {
             (
                 UserWithdrawalInput::OutputConfirmed { outpoint, output, at },

@@ -19,7 +19,7 @@ pub(super) struct EarlyUpdates {
 #[derive(Default)]
 struct Kept {
     by_channel: HashMap<u64, [Option<ChannelUpdate>; 2]>,
-    /// Channels, oldest first; those taken since are still in it.
+    /// The same channels, oldest first.
     order: VecDeque<u64>,
 }
 
@@ -48,6 +48,11 @@ impl EarlyUpdates {
 
     /// Takes what was kept of the channel `scid`.
     pub(super) fn take(&self, scid: u64) -> impl Iterator<Item = ChannelUpdate> + use<> {
-        self.kept.lock().by_channel.remove(&scid).into_iter().flatten().flatten()
+        let mut kept = self.kept.lock();
+        let updates = kept.by_channel.remove(&scid);
+        if updates.is_some() {
+            kept.order.retain(|other| *other != scid);
+        }
+        updates.into_iter().flatten().flatten()
     }
 }

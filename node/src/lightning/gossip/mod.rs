@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::msgs::{
-    self, BaseMessageHandler, ChannelAnnouncement, ChannelUpdate, LightningError, MessageSendEvent,
-    NodeAnnouncement, RoutingMessageHandler,
+    self, BaseMessageHandler, ChannelAnnouncement, ChannelUpdate, ErrorAction, LightningError,
+    MessageSendEvent, NodeAnnouncement, RoutingMessageHandler,
 };
 use lightning::routing::gossip::{NetworkGraph, NodeId, P2PGossipSync};
 use lightning::routing::utxo::UtxoLookup;
@@ -158,7 +158,10 @@ impl<H: RoutingMessageHandler> RoutingMessageHandler for NodeGossip<H> {
     ) -> Result<Option<(NodeId, NodeId)>, LightningError> {
         let handled = self.counted(self.handler.handle_channel_update(peer, message));
         let scid = message.contents.short_channel_id;
-        if handled.is_err() {
+        // A duplicate is the common case, and shows that the channel is known.
+        if let Err(error) = &handled
+            && !matches!(error.action, ErrorAction::IgnoreDuplicateGossip)
+        {
             // Kept before it is looked whether that is needed: the announcement may come now.
             self.early.keep(message);
             if self.is_announced(scid) {

@@ -223,3 +223,21 @@ fn the_oldest_makes_room() {
     assert_eq!(early.take(1).count(), 0);
     assert_eq!(early.take(1_000).count(), 1);
 }
+
+#[test]
+fn a_channel_taken_and_kept_again_is_the_newest() {
+    let early = EarlyUpdates::default();
+    let mut update = PublicChannel::new().update(0, 1);
+    let mut keep = |scid| {
+        update.contents.short_channel_id = scid;
+        early.keep(&update);
+    };
+    for scid in 0..1_000 {
+        keep(scid);
+    }
+    assert_eq!(early.take(0).count(), 1);
+    keep(0);
+    keep(1_000);
+    assert_eq!(early.take(1).count(), 0, "the oldest made room");
+    assert_eq!(early.take(0).count(), 1);
+}
