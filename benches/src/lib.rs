@@ -77,14 +77,17 @@ pub struct Comparison {
     pub raw_ldk: Figures,
     /// The peer, if it was measured.
     pub peer: Option<Figures>,
+    /// Why the peer has no figures although it was asked.
+    pub peer_failed: Option<String>,
 }
 
 impl Comparison {
     /// Measures the others beside `ours`: the same `run` on LDK alone, and on the program `peer`.
+    /// A peer that fails leaves a gap, and the reason.
     ///
     /// # Errors
     ///
-    /// If a measurement fails.
+    /// If LDK alone fails.
     pub fn measure(
         ours: Figures,
         conserved: bool,
@@ -92,7 +95,11 @@ impl Comparison {
         peer: Option<&Path>,
     ) -> Result<Self, Failure> {
         let raw_ldk = raw::measure(run)?;
-        let peer = peer.map(|program| peer::measure(program, run)).transpose()?;
+        let (peer, peer_failed) = match peer.map(|program| peer::measure(program, run)) {
+            None => (None, None),
+            Some(Ok(figures)) => (Some(figures), None),
+            Some(Err(failure)) => (None, Some(failure.to_string())),
+        };
         Ok(Self {
             conserved,
             ratio_to_raw_ldk: ours.ratio_to(&raw_ldk),
@@ -100,6 +107,7 @@ impl Comparison {
             ours,
             raw_ldk,
             peer,
+            peer_failed,
         })
     }
 

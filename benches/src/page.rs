@@ -167,6 +167,9 @@ fn section(page: &Page) -> Result<String, Failure> {
                 for figures in row.all() {
                     writeln!(text, "{}", line(&row.ours, figures))?;
                 }
+                if let Some(failure) = &row.peer_failed {
+                    writeln!(text, "| {} | {failure} | | | | | | | |", row.ours.run.in_flight)?;
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ldk_node::bitcoin::Network;
+use ldk_node::bitcoin::secp256k1::PublicKey;
 use ldk_node::config::Config;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning::ln::msgs::SocketAddress;
@@ -39,6 +40,8 @@ const MATURITY: u32 = 100;
 const ANNOUNCED: u32 = 6;
 /// After a failed payment, so that a payer without a free slot is no busy loop.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long gossip may take before the nodes connect anew, which makes them ask for all of it.
+const GOSSIP_WAIT: Duration = Duration::from_secs(10);
 /// How long an event thread sleeps before it looks whether it should end.
 const LOOK: Duration = Duration::from_millis(100);
 const INVOICE_EXPIRY_SECS: u32 = 3_600;
@@ -110,9 +113,7 @@ impl Line {
     pub(crate) fn open(&self, chain: &Bitcoind) -> Result<(), Failure> {
         let channels = self.nodes.len() - 1;
         for pair in self.nodes.windows(2) {
-            let address = pair[1].listening_addresses().and_then(|all| all.first().cloned());
-            let address = address.ok_or("a node has no address")?;
-            let payee = pair[1].node_id();
+            let (payee, address) = whereabouts(&pair[1])?;
             pair[0].open_announced_channel(payee, address, CAPACITY_SAT, None, None)?;
         }
         until("funding transactions", || Ok(chain.mempool_size()? == channels))?;
@@ -123,12 +124,27 @@ impl Line {
             };
             Ok(self.nodes.iter().map(usable).sum::<usize>() == 2 * channels)
         })?;
+        let mut asked = Instant::now();
         until("gossip about the channels", || {
+            if asked.elapsed() > GOSSIP_WAIT {
+                self.reconnect()?;
+                asked = Instant::now();
+            }
             let graph = self.nodes[0].network_graph();
             let known = graph.list_channels().into_iter().filter_map(|id| graph.channel(id));
             let both_ways = known.filter(|c| c.one_to_two.is_some() && c.two_to_one.is_some());
             Ok(both_ways.count() == channels)
         })
+    }
+
+    /// Every node leaves the next and connects to it again.
+    fn reconnect(&self) -> Result<(), Failure> {
+        for pair in self.nodes.windows(2) {
+            let (next, address) = whereabouts(&pair[1])?;
+            pair[0].disconnect(next)?;
+            pair[0].connect(next, address, true)?;
+        }
+        Ok(())
     }
 
     /// A payer from the first node to the last.
@@ -183,6 +199,11 @@ fn build(name: &str, store: Store, dir: &Path, chain: &Bitcoind) -> Result<Node,
         Store::Files => builder.build_with_fs_store(),
     };
     built.map_err(|error| format!("{name} cannot be built: {error}").into())
+}
+
+fn whereabouts(node: &Node) -> Result<(PublicKey, SocketAddress), Failure> {
+    let address = node.listening_addresses().and_then(|all| all.first().cloned());
+    Ok((node.node_id(), address.ok_or("a node has no address")?))
 }
 
 /// How payments ended, from the event thread to the payers.

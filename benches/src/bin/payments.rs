@@ -104,4 +104,7 @@ fn print(report: &Comparison) {
     if let Some(ratio) = report.ratio_to_peer {
         println!("{ratio:.1} times the peer");
     }
+    if let Some(failure) = &report.peer_failed {
+        println!("the peer has no figures: {failure}");
+    }
 }

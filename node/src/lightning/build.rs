@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
-use super::connections::LinkDescriptor;
+use super::connections::{LinkDescriptor, Reading};
 use super::gate::OutputGate;
 use super::gossip::{ChainUtxos, NodeGossip};
 use super::logger::TracingLogger;
@@ -166,6 +166,8 @@ pub(super) struct Parts {
     pub peers: Arc<PeerManager>,
     pub sweeper: Arc<Sweeper>,
     pub bumper: Bumper,
+    /// What the links are reading.
+    pub reading: Arc<Reading>,
     /// Payments of which an attempt failed for a reason that passes, until their outcome.
     pub temporary_failures: Mutex<HashSet<PaymentId>>,
     /// Payments of ours that succeeded since LDK's manager last ticked.
@@ -332,6 +334,7 @@ impl Loaded {
             peers,
             sweeper,
             bumper,
+            reading: Arc::default(),
             temporary_failures: Mutex::default(),
             settled: AtomicU64::new(0),
         };

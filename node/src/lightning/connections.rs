@@ -1,29 +1,38 @@
 //! Peer connections: LDK's peer handler over [`Link`]s.
 //!
 //! Each link has a reader, which feeds what arrives to LDK, and a writer, which sends all that
-//! has gathered in one write. LDK calls [`LinkDescriptor::send_data`] under its own locks, so it
+//! has gathered in one write. What has arrived together is one [`Pass`], after which LDK's
+//! driver takes stock: a peer's updates, its commitment and its revocation, some hundred
+//! kilobytes under load, are answered in one commit cycle. LDK calls [`LinkDescriptor::send_data`] under its own locks, so it
 //! only appends to a buffer.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
+use futures::FutureExt;
 use lightning::ln::peer_handler::SocketDescriptor;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::build::PeerManager;
 use crate::environment::BoxedLink;
 use crate::runtime::Tasks;
-use crate::store::Committer;
 
 /// Bytes a link buffers before LDK is told to wait.
 const OUT_BUFFER_MAX: usize = 512 * 1024;
 /// Bytes read at once.
 const READ_BUFFER: usize = 16 * 1024;
+/// Bytes after which a pass ends though there may be more.
+const PASS_MAX: usize = 512 * 1024;
+/// How long the driver waits at most for passes to end.
+const SETTLE_WAIT: Duration = Duration::from_millis(20);
 
 /// Numbers links, so that LDK can tell an old link to a peer from its new one.
 static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
@@ -113,13 +122,64 @@ pub enum Direction {
     Outbound(PublicKey),
 }
 
+/// The passes of all readers.
+#[derive(Default)]
+pub struct Reading {
+    passes: Mutex<Passes>,
+    /// Wakes the driver.
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Passes {
+    begun: u64,
+    under_way: BTreeSet<u64>,
+}
+
+/// What one reader takes in one go.
+struct Pass<'a> {
+    reading: &'a Reading,
+    number: u64,
+}
+
+impl Reading {
+    fn begin(&self) -> Pass<'_> {
+        let mut passes = self.passes.lock();
+        passes.begun += 1;
+        let number = passes.begun;
+        passes.under_way.insert(number);
+        Pass { reading: self, number }
+    }
+
+    /// Waits for the end of a pass.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Waits for the end of the passes that have begun, for a moment at most.
+    pub async fn settled(&self) {
+        let begun = self.passes.lock().begun;
+        let until = Instant::now() + SETTLE_WAIT;
+        let under_way =
+            || self.passes.lock().under_way.first().is_some_and(|oldest| *oldest <= begun);
+        while under_way() && tokio::time::timeout_at(until, self.ended()).await.is_ok() {}
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.reading.passes.lock().under_way.remove(&self.number);
+        self.reading.ended.notify_one();
+    }
+}
+
 /// What the links of a node share.
 #[derive(Clone)]
 pub struct Connections {
     /// LDK's peer handler.
     pub peers: Arc<PeerManager>,
-    /// Kicked after each read: a reply may be waiting behind the gate.
-    pub committer: Committer,
+    /// Tells the driver what is being read.
+    pub reading: Arc<Reading>,
     /// Wakes the task that lets the peer handler send.
     pub pump: Arc<Notify>,
     /// Where readers and writers run.
@@ -167,16 +227,29 @@ impl Connections {
                 () = shared.closed.cancelled() => break true,
                 read = reader.read(&mut buffer) => read,
             };
-            match read {
-                Ok(0) | Err(_) => break shared.closed.is_cancelled(),
-                Ok(count) => {
-                    if self.peers.read_event(&mut descriptor, &buffer[..count]).is_err() {
-                        break true;
+            let pass = self.reading.begin();
+            let (mut read, mut taken) = (Some(read), 0);
+            let over = loop {
+                match read {
+                    Some(Ok(0) | Err(_)) => break Some(shared.closed.is_cancelled()),
+                    Some(Ok(count)) => {
+                        if self.peers.read_event(&mut descriptor, &buffer[..count]).is_err() {
+                            break Some(true);
+                        }
+                        taken += count;
                     }
+                    None => break None,
                 }
-            }
-            self.committer.kick();
+                if taken >= PASS_MAX || shared.paused.load(Ordering::Acquire) {
+                    break None;
+                }
+                read = reader.read(&mut buffer).now_or_never();
+            };
+            drop(pass);
             self.pump.notify_one();
+            if let Some(told_by_ldk) = over {
+                break told_by_ldk;
+            }
             // One busy peer must not starve the others on its worker.
             tokio::task::yield_now().await;
         };

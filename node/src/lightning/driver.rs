@@ -22,17 +22,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::build::Parts;
 use super::events::{LightningEvent, translate};
+use super::ticks::{self, EarlyTicks};
 use crate::runtime::Tasks;
 
 /// LDK's manager ages unfinished payments and stale peers by ticks of about a minute.
 const MANAGER_TICK: Duration = Duration::from_secs(60);
-/// LDK keeps a settled payment for eight ticks, encodes it with the manager and walks over it. So
-/// that none of this grows with the rate of payments, this many bring the next tick forward,
-const SETTLED_PER_TICK: u64 = 1_000;
-/// but no further than this: ticks also time out peers that owe an answer (two) and the first
-/// parts of payments to us (three). Only a node that itself pays a thousand times a second ticks
-/// so fast.
-const MANAGER_TICK_MIN: Duration = Duration::from_secs(1);
 /// Pings, and disconnects of peers that do not answer.
 const PEER_TICK: Duration = Duration::from_secs(10);
 /// Retries of onion messages.
@@ -63,7 +57,7 @@ pub(super) async fn run(
         timer
     };
     let mut manager_tick = every(MANAGER_TICK);
-    let mut ticked = Instant::now();
+    let mut early = EarlyTicks::new();
     let mut peer_tick = every(PEER_TICK);
     let mut messenger_tick = every(MESSENGER_TICK);
     let mut claim_tick = every(CLAIM_TICK);
@@ -79,19 +73,26 @@ pub(super) async fn run(
         let messenger_woke = parts.messenger.get_update_future();
         let gossip_woke = parts.gossip.validation_completion_future();
 
-        process_events(&parts, &*handler);
-        if parts.manager.needs_pending_htlc_processing() {
-            if !forward_delay.is_zero() {
-                tokio::time::sleep(forward_delay).await;
+        // What came together is answered together.
+        parts.reading.settled().await;
+        if !forward_delay.is_zero() && parts.manager.needs_pending_htlc_processing() {
+            parts.committer.kick();
+            let until = Instant::now() + forward_delay;
+            while tokio::time::timeout_at(until, parts.reading.ended()).await.is_ok() {
+                parts.committer.kick();
             }
-            parts.manager.process_pending_htlc_forwards();
-            process_events(&parts, &*handler);
         }
+        parts.gate.between_cycles(|| {
+            process_events(&parts, &*handler);
+            if parts.manager.needs_pending_htlc_processing() {
+                parts.manager.process_pending_htlc_forwards();
+                process_events(&parts, &*handler);
+            }
+        });
         parts.committer.kick();
         parts.gate.released.notify_one();
-        if parts.settled.load(Ordering::Relaxed) >= SETTLED_PER_TICK
-            && ticked.elapsed() >= MANAGER_TICK_MIN
-        {
+        early.settled(parts.settled.swap(0, Ordering::Relaxed));
+        if early.due(&parts.gate.answers, || least_interval(&parts)) {
             manager_tick.reset_immediately();
         }
 
@@ -101,9 +102,8 @@ pub(super) async fn run(
             // Timers before wakes: under load there is always a wake.
             _ = peer_tick.tick() => parts.peers.timer_tick_occurred(),
             _ = manager_tick.tick() => {
-                parts.settled.store(0, Ordering::Relaxed);
-                ticked = Instant::now();
                 parts.manager.timer_tick_occurred();
+                early.ticked(&parts.gate.answers);
             }
             _ = messenger_tick.tick() => parts.messenger.timer_tick_occurred(),
             _ = claim_tick.tick() => {
@@ -116,6 +116,7 @@ pub(super) async fn run(
                 }
             }
             _ = hint_tick.tick() => save_hints(&parts),
+            () = parts.reading.ended() => {}
             () = manager_woke => {}
             () = monitor_woke => {}
             () = messenger_woke => {}
@@ -125,7 +126,14 @@ pub(super) async fn run(
     save_hints(&parts);
 }
 
-/// Hands every event LDK has to `handler`.
+/// How often the manager may tick for all of the node's channels.
+fn least_interval(parts: &Parts) -> Duration {
+    let peers = parts.peers.list_peers();
+    let peers = peers.into_iter().map(|peer| peer.counterparty_node_id).collect();
+    ticks::least_interval(&parts.manager.list_channels(), &peers)
+}
+
+/// Hands every event LDK has to `handler`. To be called between two cycles, see the gate.
 pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
     let htlcs_ended = Cell::new(false);
     let handle = |event: Event| {
@@ -141,7 +149,7 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
         }
         Ok(())
     };
-    parts.gate.handle_events(|| parts.manager.process_pending_events(&handle));
+    parts.manager.process_pending_events(&handle);
     parts.chain_monitor.process_pending_events(&handle);
     parts.messenger.process_pending_events(&handle);
     if htlcs_ended.get() {

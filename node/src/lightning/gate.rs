@@ -11,7 +11,7 @@
 //!
 //! Events need more than that lock, since LDK does not hold it while they are handled: one that
 //! is handled between the seal and the manager's list of events would be gone from this batch's
-//! manager while its record waits for the next batch. [`OutputGate::handle_events`] excludes
+//! manager while its record waits for the next batch. [`OutputGate::between_cycles`] excludes
 //! the two from each other.
 
 use std::collections::VecDeque;
@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::build::ChannelManager;
+use super::ticks::Answers;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::store::{Batch, Deltas, Gate};
 use crate::wallet::Wallet;
@@ -44,6 +45,8 @@ pub struct OutputGate {
     handling: Mutex<()>,
     /// Whether a monitor was written since the manager was last encoded.
     monitor_written: AtomicBool,
+    /// What peers owe in answer to what was collected.
+    pub(super) answers: Answers,
     /// Wakes whoever lets the peer handler send.
     pub(super) released: Arc<Notify>,
 }
@@ -75,6 +78,7 @@ impl OutputGate {
             asked: Mutex::default(),
             handling: Mutex::new(()),
             monitor_written: AtomicBool::new(false),
+            answers: Answers::default(),
             released: Arc::new(Notify::new()),
         }
     }
@@ -97,9 +101,10 @@ impl OutputGate {
         self.monitor_written.store(true, Ordering::Release);
     }
 
-    /// Runs `handle`, which takes events from the manager, at a moment when no batch is sealed: an
-    /// event leaves the manager on disk in no earlier batch than that of its records.
-    pub(super) fn handle_events(&self, handle: impl FnOnce()) {
+    /// Runs `handle`, which takes events from the manager, while no batch is sealed: an event
+    /// leaves the manager on disk in no earlier batch than that of its records. Nor does a cycle
+    /// begin: what the events lead to leaves in one.
+    pub(super) fn between_cycles(&self, handle: impl FnOnce()) {
         let _no_seal = self.handling.lock();
         handle();
     }
@@ -117,6 +122,7 @@ impl OutputGate {
         // One lock over both, or a cycle could take messages between them.
         let mut held = self.held.lock();
         manager.peer_disconnected(peer);
+        self.answers.disconnected(peer);
         held.messages.retain(|message| receiver(message) != Some(peer));
         held.ready.retain(|message| receiver(message) != Some(peer));
     }
@@ -127,8 +133,11 @@ impl Gate for OutputGate {
         let Some((manager, _)) = self.guarded() else {
             return false;
         };
+        drop(self.handling.lock());
         let mut held = self.held.lock();
-        held.messages.extend(manager.get_and_clear_pending_msg_events());
+        let messages = manager.get_and_clear_pending_msg_events();
+        self.answers.asked(&messages);
+        held.messages.extend(messages);
         held.packages.append(&mut self.asked.lock());
         !held.messages.is_empty() || !held.packages.is_empty()
     }

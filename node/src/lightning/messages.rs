@@ -68,6 +68,11 @@ macro_rules! forward {
                 self.manager.handle_commitment_signed_batch(peer, channel_id, batch);
             }
 
+            fn handle_revoke_and_ack(&self, peer: PublicKey, message: &msgs::RevokeAndACK) {
+                self.gate.answers.answered(peer, message.channel_id);
+                self.manager.handle_revoke_and_ack(peer, message);
+            }
+
             fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
                 self.manager.get_chain_hashes()
             }
@@ -107,7 +112,6 @@ forward! {
         handle_update_fail_htlc: UpdateFailHTLC,
         handle_update_fail_malformed_htlc: UpdateFailMalformedHTLC,
         handle_commitment_signed: CommitmentSigned,
-        handle_revoke_and_ack: RevokeAndACK,
         handle_update_fee: UpdateFee,
         handle_announcement_signatures: AnnouncementSignatures,
         handle_channel_reestablish: ChannelReestablish,

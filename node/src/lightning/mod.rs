@@ -22,6 +22,7 @@ mod persist;
 mod room;
 mod routes;
 mod signer;
+mod ticks;
 pub mod types;
 mod user_config;
 

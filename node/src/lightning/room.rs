@@ -67,7 +67,7 @@ impl Lightning {
         let parts = Arc::new(loaded.start()?);
         let connections = Connections {
             peers: Arc::clone(&parts.peers),
-            committer: parts.committer.clone(),
+            reading: Arc::clone(&parts.reading),
             pump: Arc::clone(&parts.gate.released),
             tasks: tasks.clone(),
         };
@@ -79,7 +79,7 @@ impl Lightning {
     /// `forward_delay` is waited before each pass over forwards and receives: privacy against
     /// latency.
     pub fn drive(self: &Arc<Self>, handler: Arc<dyn EventHandler>, forward_delay: Duration) {
-        driver::process_events(&self.parts, &*handler);
+        self.parts.gate.between_cycles(|| driver::process_events(&self.parts, &*handler));
         let parts = Arc::clone(&self.parts);
         self.tasks
             .spawn("ldk driver", driver::run(parts, handler, forward_delay, self.tasks.clone()));

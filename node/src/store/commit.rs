@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::{Batch, Op, Pair, Store, StoreError, Term};
 
 /// How long writes wait at most for others to share a sync with, if nobody waits for them.
-pub(super) const LAZY: Duration = Duration::from_millis(20);
+pub(super) const LAZY: Duration = Duration::from_millis(100);
 
 /// The part of the node whose outputs wait for durability.
 pub trait Gate: Send + Sync + 'static {

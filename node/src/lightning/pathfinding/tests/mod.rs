@@ -3,4 +3,4 @@
 mod limits;
 mod random;
 mod shortcuts;
-mod world;
+pub mod world;
