@@ -41,6 +41,10 @@ e2e:
 power-cut-long:
     cargo test -p tests --test power_cut -- --ignored --nocapture
 
+# Fail the disk and cut the power at every commit of a node's life, and check everything after.
+crash-suite:
+    cargo test -p tests --test crash_suite every_ -- --ignored --nocapture --test-threads 1
+
 # Measure payments per second, e.g. `just bench-payments --nodes 3 --in-flight 10`.
 bench-payments *ARGS: build-node
     cargo run --release -p benches --bin payments -- {{ ARGS }}

@@ -178,6 +178,8 @@ pub(super) struct Parts {
 pub struct Loaded {
     pub(super) parts: Parts,
     monitors: Vec<Arc<MonitorListener>>,
+    /// What the disk has of the manager.
+    written: Deltas,
 }
 
 impl Loaded {
@@ -268,7 +270,6 @@ impl Loaded {
             ),
         };
         let manager = Arc::new(manager);
-        gate.guard(&manager, written);
         committer.set_gate(Arc::clone(&gate) as Arc<_>);
 
         let sweeper = Arc::new(read_sweeper(&objects, &gate, &fees, &keys, &log, tip)?);
@@ -338,7 +339,7 @@ impl Loaded {
             temporary_failures: Mutex::default(),
             settled: AtomicU64::new(0),
         };
-        Ok(Self { parts, monitors })
+        Ok(Self { parts, monitors, written })
     }
 
     /// What has to be brought to the tip before [`Loaded::start`].
@@ -349,7 +350,8 @@ impl Loaded {
         listeners
     }
 
-    /// Puts the monitors under watch. The listeners given out before must be gone.
+    /// Puts the monitors under watch and the manager behind the gate. The listeners given out
+    /// before must be gone.
     ///
     /// # Errors
     ///
@@ -364,6 +366,9 @@ impl Loaded {
                 unreadable(&format!("channel monitor of {id}"), &"it is there twice")
             })?;
         }
+        // Not earlier: whoever takes LDK's messages makes it do what it put off at its start, and
+        // updates of monitors that nobody watches yet would be lost.
+        self.parts.gate.guard(&self.parts.manager, self.written);
         Ok(self.parts)
     }
 }

@@ -83,8 +83,8 @@ impl OutputGate {
         }
     }
 
-    /// Puts `manager` behind the gate, `written` being what the disk has of it. Called once while
-    /// the room is built.
+    /// Puts `manager` behind the gate, `written` being what the disk has of it. Called once, when
+    /// its monitors are under watch; until then nothing of LDK is taken or sealed.
     pub(super) fn guard(&self, manager: &Arc<ChannelManager>, written: Deltas) {
         let guarded = Guarded { manager: Arc::downgrade(manager), written: Mutex::new(written) };
         assert!(self.guarded.set(guarded).is_ok(), "a gate guards one manager");

@@ -34,8 +34,8 @@ pub use channels::{
 pub use driver::EventHandler;
 pub use events::{CloseKind, FailureReason, InboundKind, LightningEvent};
 pub use payments::{
-    DecodeError, Decoded, DecodedKind, InvoiceDescription, InvoiceError, InvoiceRequest, SendError,
-    SendLimits,
+    DecodeError, Decoded, DecodedKind, InvoiceDescription, InvoiceError, InvoiceRequest,
+    RecentPayment, SendError, SendLimits,
 };
 pub use peers::PeerBook;
 pub use persist::LoadError;

@@ -173,6 +173,19 @@ impl SendLimits {
     }
 }
 
+/// What LDK says of a payment of ours that it has not forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecentPayment {
+    /// It waits for the invoice of an offer.
+    AwaitingInvoice,
+    /// Parts of it may be on their way.
+    Pending,
+    /// It arrived.
+    Fulfilled,
+    /// It is given up; parts of it may still be on their way.
+    Abandoned,
+}
+
 impl Lightning {
     /// Makes a BOLT 11 invoice.
     pub fn create_invoice(&self, request: InvoiceRequest) -> Result<Decoded, InvoiceError> {
@@ -397,15 +410,28 @@ impl Lightning {
 
     /// The payments of ours that LDK still works on.
     pub fn payments_under_way(&self) -> Vec<PaymentId> {
+        self.recent_payments().into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// LDK's own list of payments of ours: it forgets each some time after its end.
+    pub fn recent_payments(&self) -> Vec<(PaymentId, RecentPayment)> {
         self.parts
             .manager
             .list_recent_payments()
             .into_iter()
             .map(|payment| match payment {
-                RecentPaymentDetails::AwaitingInvoice { payment_id }
-                | RecentPaymentDetails::Pending { payment_id, .. }
-                | RecentPaymentDetails::Fulfilled { payment_id, .. }
-                | RecentPaymentDetails::Abandoned { payment_id, .. } => payment_id.into(),
+                RecentPaymentDetails::AwaitingInvoice { payment_id } => {
+                    (payment_id.into(), RecentPayment::AwaitingInvoice)
+                }
+                RecentPaymentDetails::Pending { payment_id, .. } => {
+                    (payment_id.into(), RecentPayment::Pending)
+                }
+                RecentPaymentDetails::Fulfilled { payment_id, .. } => {
+                    (payment_id.into(), RecentPayment::Fulfilled)
+                }
+                RecentPaymentDetails::Abandoned { payment_id, .. } => {
+                    (payment_id.into(), RecentPayment::Abandoned)
+                }
             })
             .collect()
     }

@@ -26,6 +26,9 @@ pub enum DiskFault {
     /// The sync is skipped: success is reported, and a power cut decides about the batch. The
     /// next commit that is really synced makes this one durable too.
     LoseSync,
+    /// The disk is full: an error, nothing of the batch is there, and nothing fits from here on
+    /// until [`MemoryDisk::set_capacity`] gives room.
+    Full,
 }
 
 /// What a power cut leaves of the batches that were written but not synced.
@@ -90,6 +93,11 @@ impl MemoryDisk {
     /// Makes `fault` happen at the commit with this number, see [`MemoryDisk::commits`].
     pub fn fault_at(&self, commit: u64, fault: DiskFault) {
         self.disk.lock().faults.insert(commit, fault);
+    }
+
+    /// Takes back the faults that have not happened yet.
+    pub fn clear_faults(&self) {
+        self.disk.lock().faults.clear();
     }
 
     /// Loses the sync of every commit from this number on; `None` ends it.
@@ -231,6 +239,9 @@ impl Disk {
         let fault = self.faults.remove(&self.commits);
         if fault == Some(DiskFault::FailWrite) {
             return Err(injected("write"));
+        }
+        if fault == Some(DiskFault::Full) {
+            self.capacity_bytes = Some(0);
         }
         let bytes = self.bytes_after(writes);
         if let Some(capacity) = self.capacity_bytes
@@ -396,6 +407,21 @@ mod tests {
         store.commit(&batch).unwrap();
         put(&store, "b").unwrap();
         assert_eq!(keys(&disk), ["b1", "b2"]);
+    }
+
+    #[test]
+    fn disk_filled_by_a_fault_takes_nothing_until_it_has_room() {
+        let disk = MemoryDisk::new();
+        disk.fault_at(1, DiskFault::Full);
+        disk.fault_at(3, DiskFault::Full);
+        for _ in 0..2 {
+            let error = put(&disk.open(), "a").unwrap_err();
+            assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+        }
+        disk.set_capacity(None);
+        disk.clear_faults();
+        put(&disk.open(), "a").unwrap();
+        assert_eq!(keys(&disk), ["a1", "a2"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod burst;
 mod chain;
+mod ledger;
 mod steps;
 
 use std::sync::Once;
@@ -18,9 +19,10 @@ use tokio::sync::Semaphore;
 
 pub use burst::{Burst, burst};
 pub use chain::{mine_until, mine_until_swept};
+pub use ledger::{Ledger, NAMES, connected, hub_fee};
 pub use steps::{
     channel_balance, conserved, hold, invoice, invoice_state, line, open_request, outcome, paid,
-    pay, pay_request, payments, preimage, received, settled, wallet_sat,
+    pay, pay_request, payments, preimage, received, records, settled, wallet_sat,
 };
 
 /// How long anything may take before it counts as never: far above what a loaded machine needs.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bitcoin::Amount;
-use node::channels::OpenRequest;
+use node::channels::{ChannelRecord, OpenRequest};
 use node::dev::{Cluster, NodeOptions};
 use node::lightning::InvoiceDescription;
 use node::lightning::types::{NodeId, PaymentHash, PaymentId, Preimage};
@@ -179,6 +179,16 @@ pub async fn payments(net: &Cluster, name: &str) -> Vec<PaymentRecord> {
     let filter = PaymentFilter::default();
     let page = net.node(name).payments.list(&filter, None, 100_000).await;
     page.expect("the store works").payments
+}
+
+/// Every channel record of `name`, newest first.
+///
+/// # Panics
+///
+/// If the store fails.
+pub async fn records(net: &Cluster, name: &str) -> Vec<ChannelRecord> {
+    let page = net.node(name).channels.list(|_, _| true, None, 100_000).await;
+    page.expect("the store works").channels.into_iter().map(|view| view.record).collect()
 }
 
 /// Waits until no HTLC is in flight at any running node and neighbours agree on what each owns.

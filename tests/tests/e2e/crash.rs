@@ -1,11 +1,10 @@
-//! Power cuts: what was not durable is gone, and nobody was told of it.
+//! Power cuts under load, on either chain: what was not durable is gone, and nobody was told of
+//! it. The crash suite cuts at every commit of one thing at a time.
 
 use bitcoin::Amount;
 use node::dev::{Cluster, NodeOptions};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{WAIT, burst, conserved};
-
-use crate::restart::{Ledger, NAMES, connected};
+use tests::e2e::{Ledger, NAMES, WAIT, burst, connected, conserved};
 
 /// Which node loses power, how many commits after the start of a burst, and what its last
 /// commit comes to: nothing at all, a write without its sync, or a sync that nobody heard of.
@@ -18,6 +17,8 @@ const CUTS: [(&str, u64, DiskFault); 6] = [
     ("alice", 44, DiskFault::FailAnswer),
 ];
 
+const CAPACITY_SAT: u64 = 1_000_000;
+
 pub async fn no_payment_is_lost_or_doubled_by_a_power_cut(net: &mut Cluster) {
     let disks: Vec<MemoryDisk> = NAMES.iter().map(|_| MemoryDisk::new()).collect();
     for (name, disk) in NAMES.iter().zip(&disks) {
@@ -26,9 +27,9 @@ pub async fn no_payment_is_lost_or_doubled_by_a_power_cut(net: &mut Cluster) {
     }
     net.fund(&NAMES, Amount::from_sat(4_000_000), 2).await.unwrap();
     for pair in NAMES.windows(2) {
-        net.open_channel(pair[0], pair[1], 1_000_000, 0).await.unwrap();
+        net.open_channel(pair[0], pair[1], CAPACITY_SAT, 0).await.unwrap();
     }
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::new(CAPACITY_SAT * 1_000);
     for (name, after, fault) in CUTS {
         let disk = &disks[NAMES.iter().position(|other| *other == name).unwrap()];
         let burst = burst(net, "alice", "bob", 120).await;

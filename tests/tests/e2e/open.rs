@@ -1,10 +1,11 @@
 //! Opening channels.
 
 use bitcoin::Amount;
-use node::channels::{ChannelRecord, ChannelState, OpenError};
+use node::channels::{ChannelState, OpenError};
 use node::dev::{Cluster, NodeOptions};
 use node::journal::{ChannelEvent, DomainEvent, IdempotencyError, IdempotencyKey};
 use node::lightning::CloseKind;
+pub use tests::e2e::records;
 use tests::e2e::{WAIT, conserved, open_request};
 
 const FUNDS_SAT: u64 = 1_000_000;
@@ -14,12 +15,6 @@ async fn pair(net: &mut Cluster) {
         net.add(name, NodeOptions::default()).await.unwrap();
     }
     net.fund(&["alice"], Amount::from_sat(FUNDS_SAT), 2).await.unwrap();
-}
-
-/// Every channel record of `name`.
-pub async fn records(net: &Cluster, name: &str) -> Vec<ChannelRecord> {
-    let page = net.node(name).channels.list(|_, _| true, None, 1_000).await.unwrap();
-    page.channels.into_iter().map(|view| view.record).collect()
 }
 
 /// What happened to channels of `name`, by name and in order.

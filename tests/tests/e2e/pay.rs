@@ -13,19 +13,14 @@ use node::payments::{
     PaymentKind, PaymentState,
 };
 use tests::e2e::{
-    WAIT, channel_balance, conserved, invoice, invoice_state, line, open_request, outcome, paid,
-    pay, pay_request, payments, received, settled,
+    WAIT, channel_balance, conserved, hub_fee, invoice, invoice_state, line, open_request, outcome,
+    paid, pay, pay_request, payments, received, settled,
 };
 
 const NAMES: [&str; 3] = ["alice", "hub", "bob"];
 const FUNDS_SAT: u64 = 20_000_000;
 const CAPACITY_SAT: u64 = 5_000_000;
 const CAPACITY_MSAT: u64 = CAPACITY_SAT * 1_000;
-
-/// What the hub charges with the default policy: 500 millionths, rounded down as BOLT 7 says.
-fn hub_fee(amount_msat: u64) -> u64 {
-    amount_msat * 500 / 1_000_000
-}
 
 async fn assert_moved(net: &Cluster, amount_msat: u64, fees_msat: u64) {
     settled(net).await;

@@ -4,9 +4,9 @@ use bitcoin::Amount;
 use node::channels::ChannelState;
 use node::dev::{Cluster, NodeOptions};
 use node::lightning::types::ChannelRef;
-use tests::e2e::{channel_balance, conserved, invoice, line, open_request, paid, settled};
-
-use crate::restart::{NAMES, connected};
+use tests::e2e::{
+    NAMES, channel_balance, connected, conserved, invoice, line, open_request, paid, settled,
+};
 
 const CAPACITY_SAT: u64 = 500_000;
 

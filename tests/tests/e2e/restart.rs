@@ -1,32 +1,15 @@
 //! Restarts in good order, between and during payments.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use node::channels::ChannelState;
 use node::dev::Cluster;
-use node::lightning::types::PaymentId;
-use node::payments::{PaymentRecord, PaymentState};
+use node::payments::PaymentState;
 use tests::e2e::{
-    WAIT, burst, channel_balance, conserved, hold, invoice, line, outcome, paid, pay_request,
-    payments, preimage, received, settled,
+    Ledger, NAMES, burst, channel_balance, connected, conserved, hold, invoice, line, outcome,
+    paid, pay_request, payments, preimage, received, settled,
 };
 
-pub const NAMES: [&str; 3] = ["alice", "hub", "bob"];
 const CAPACITY_MSAT: u64 = 1_000_000_000;
-/// The hub's share of a burst's payments, of 1,000 msat and a little more each: nothing below
-/// 2,000 msat costs a whole millisatoshi.
-const BURST_FEE_MSAT: u64 = 0;
-
-/// Waits until both channels of the line carry payments again.
-pub async fn connected(net: &Cluster) {
-    net.wait("reconnection", WAIT, || {
-        [("alice", 1), ("hub", 2), ("bob", 1)]
-            .iter()
-            .all(|(name, channels)| net.node(name).lightning.spendable().usable == *channels)
-    })
-    .await
-    .unwrap();
-}
 
 async fn restart(net: &mut Cluster, name: &str) {
     net.stop(name).await.unwrap();
@@ -95,7 +78,7 @@ fn balances(net: &Cluster, name: &str) -> BTreeMap<String, (u64, u64)> {
 
 pub async fn a_burst_survives_the_restart_of_any_node(net: &mut Cluster) {
     line(net, &NAMES, 4_000_000, CAPACITY_MSAT / 1_000).await;
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::new(CAPACITY_MSAT);
     for name in ["hub", "bob", "alice"] {
         let burst = burst(net, "alice", "bob", 100).await;
         burst.ended(net, 20).await;
@@ -117,69 +100,4 @@ pub async fn a_burst_survives_the_restart_of_any_node(net: &mut Cluster) {
     assert_eq!(payments(net, "alice").await, before);
     connected(net).await;
     conserved(net).await;
-}
-
-/// What must be true of the payments from alice to bob after every upheaval.
-#[derive(Default)]
-pub struct Ledger {
-    succeeded: BTreeSet<PaymentId>,
-}
-
-impl Ledger {
-    /// Waits until everything has ended, then compares what the payer says, what the payee
-    /// says and what the channels hold.
-    pub async fn check(&mut self, net: &Cluster, started: &BTreeSet<PaymentId>) {
-        net.wait("end of all payments", WAIT, || {
-            ["alice", "bob"].iter().all(|name| net.node(name).payments.open_count() == 0)
-        })
-        .await
-        .unwrap();
-        settled(net).await;
-        let sent = payments(net, "alice").await;
-        let by_id: BTreeMap<PaymentId, &PaymentRecord> =
-            sent.iter().map(|record| (record.id, record)).collect();
-        assert_eq!(by_id.len(), sent.len(), "a payment is listed twice");
-        for id in started {
-            assert!(by_id.contains_key(id), "payment {id} was promised and is lost");
-        }
-        let succeeded: Vec<&PaymentRecord> =
-            sent.iter().filter(|record| record.state == PaymentState::Succeeded).collect();
-        let now: BTreeSet<PaymentId> = succeeded.iter().map(|record| record.id).collect();
-        assert!(self.succeeded.is_subset(&now), "a payment that succeeded does so no more");
-        self.succeeded = now;
-        let mut sent_hashes: Vec<_> =
-            succeeded.iter().map(|record| record.hash.unwrap().0).collect();
-        let received = payments(net, "bob").await;
-        let mut taken_hashes: Vec<_> = received
-            .iter()
-            .filter(|record| record.state == PaymentState::Succeeded)
-            .map(|record| record.hash.unwrap().0)
-            .collect();
-        sent_hashes.sort_unstable();
-        taken_hashes.sort_unstable();
-        assert_eq!(sent_hashes, taken_hashes, "payer and payee disagree on what was paid");
-        let mut unique = sent_hashes.clone();
-        unique.dedup();
-        assert_eq!(unique, sent_hashes, "an invoice was paid twice");
-
-        let moved: u64 = succeeded.iter().map(|record| record.amount_msat).sum();
-        let fees: u64 = succeeded.iter().map(|record| record.fee_msat).sum();
-        assert_eq!(fees, BURST_FEE_MSAT);
-        assert_eq!(channel_balance(net, "bob", "hub"), moved);
-        assert_eq!(channel_balance(net, "hub", "bob"), CAPACITY_MSAT - moved);
-        assert_eq!(channel_balance(net, "alice", "hub"), CAPACITY_MSAT - moved - fees);
-        for name in NAMES {
-            let records = crate::open::records(net, name).await;
-            assert!(
-                records.iter().all(|record| record.state == ChannelState::Active),
-                "{name}: {records:?}"
-            );
-        }
-        println!(
-            "  {} of {} payments succeeded so far, {} received",
-            sent_hashes.len(),
-            sent.len(),
-            taken_hashes.len()
-        );
-    }
 }
