@@ -198,6 +198,22 @@ fn handle_in_room(parts: &Parts, event: &Event) {
                 None => {}
             }
         }
+        Event::FundingTransactionReadyForSigning {
+            channel_id,
+            counterparty_node_id,
+            unsigned_transaction,
+            ..
+        } => {
+            // We put no coins into splices, and LDK signs for the channel: nothing to add.
+            let signed = parts.manager.funding_transaction_signed(
+                channel_id,
+                counterparty_node_id,
+                unsigned_transaction.clone(),
+            );
+            if let Err(error) = signed {
+                tracing::info!(%channel_id, ?error, "splice ended before it was signed");
+            }
+        }
         Event::ProbeSuccessful { path, .. } => write(&parts.scorer).probe_successful(path, now),
         Event::ProbeFailed { path, short_channel_id: Some(scid), .. } => {
             write(&parts.scorer).probe_failed(path, *scid, now);

@@ -22,6 +22,7 @@ mod persist;
 mod room;
 mod routes;
 mod signer;
+mod splice;
 pub mod types;
 mod user_config;
 
@@ -40,4 +41,5 @@ pub use peers::PeerBook;
 pub use persist::LoadError;
 pub use room::{ConnectError, Lightning, PeerInfo};
 pub use routes::{Hop, PartRoute, RouteEstimate, RouteQuery, RouteTarget};
+pub use splice::{MonitorWeight, PendingSplice, SpliceOut};
 pub use user_config::ChannelPolicy;
