@@ -9,15 +9,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, Network};
+use bitcoin::{Amount, FeeRate, Network};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::broadcast::BroadcastQueue;
-use crate::chain::fees::FeeEstimates;
+use crate::chain::fees::{FEERATE_CEILING, FeeEstimates};
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::{BlockRef, ChainError};
-use crate::channels::{ChannelParts, Channels};
+use crate::channels::{ChannelParts, Channels, RenewalPolicy};
 use crate::config::{ChainBackend, Config, network_name};
 use crate::environment::{Committing, Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
@@ -240,6 +240,8 @@ impl Node {
             fees: fees.clone(),
             peers: Arc::clone(&peers),
             entropy: Arc::clone(&environment.entropy),
+            broadcasts: broadcasts.clone(),
+            renewal: renewal(&config),
         })?);
         let onchain = Arc::new(OnChain::new(
             Arc::clone(&wallet),
@@ -260,7 +262,7 @@ impl Node {
         tasks.spawn("payment attempts", Arc::clone(&payments).make_attempts(tasks.clone()));
         payments.resume();
         channels.resume();
-        onchain.resume();
+        onchain.resume(&channels.fundings());
 
         let sync = follower.subscribe();
         let mut listeners = lightning.listeners();
@@ -458,6 +460,14 @@ fn policy(config: &Config) -> ChannelPolicy {
         min_inbound_capacity_sat: lightning.inbound_channel_min_sat,
         accept_inbound_channels: lightning.accept_inbound_channels,
         ..ChannelPolicy::default()
+    }
+}
+
+fn renewal(config: &Config) -> RenewalPolicy {
+    let sat_per_vb = config.lightning.renew_feerate_max_sat_per_vb;
+    RenewalPolicy {
+        monitor_bytes_max: config.lightning.renew_monitor_kib.saturating_mul(1_024),
+        feerate_max: FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING),
     }
 }
 

@@ -96,11 +96,9 @@ async fn every_boundary_survives() {
     plan.assert_covers(&rows);
 }
 
-/// A known fault. Bob signed for a channel that its opener forgot before it was funded; when the
-/// opener says so, bob's node bumps a commitment that nobody can confirm, and the coin it spends
-/// is gone until the wallet is made anew.
+/// Bob signed for a channel that its opener forgot before it was funded. When the opener says so,
+/// LDK asks bob to bump a commitment that nobody can confirm.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails: fee bumps do not ask whether the channel was ever funded"]
 async fn a_channel_that_was_never_funded_costs_no_coins() {
     embedded("a channel never funded", async |net| {
         let mut line = Line::new(net).await;

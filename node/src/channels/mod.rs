@@ -2,14 +2,16 @@
 //!
 //! LDK owns the state machine of a channel; what is ours is the record around it: who asked,
 //! with which key, funded by what, ended why. `record.rs` is that record, `service.rs` keeps it
-//! in step with LDK's events and the wallet.
+//! in step with LDK's events and the wallet, `renewal.rs` splices channels that grew heavy.
 
 mod record;
+mod renewal;
 mod request;
 mod service;
 mod view;
 
-pub use record::{ChannelRecord, ChannelState};
+pub use record::{ChannelRecord, ChannelState, SpliceRecord};
+pub use renewal::RenewalPolicy;
 pub use request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
 pub use service::{ChannelParts, Channels};
 pub use view::{ChannelPage, ChannelView, ChannelWatch};

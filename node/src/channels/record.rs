@@ -27,6 +27,17 @@ pub enum ChannelState {
     Closed,
 }
 
+/// A signed splice of ours, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpliceRecord {
+    /// The funding output it gives the channel.
+    pub funding: OutPoint,
+    /// The channel's size after it, sat.
+    pub capacity_sat: u64,
+    /// Its fee, sat, out of the channel.
+    pub fee_sat: u64,
+}
+
 /// A channel as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelRecord {
@@ -50,6 +61,9 @@ pub struct ChannelRecord {
     pub channel_id: Option<ChannelId>,
     /// Its funding output.
     pub funding: Option<OutPoint>,
+    /// A splice of ours that is not locked yet.
+    #[serde(default)]
+    pub splice: Option<SpliceRecord>,
     /// How it ended.
     pub close_kind: Option<CloseKind>,
     /// Why it ended, in words.
@@ -107,6 +121,15 @@ impl ChannelRecord {
                 record.state = ChannelState::Active;
                 record.channel_id = Some(*channel_id);
             }
+            ChannelEvent::SplicePending { funding, capacity_sat, fee_sat, .. } => {
+                let (funding, capacity_sat, fee_sat) = (*funding, *capacity_sat, *fee_sat);
+                record.splice = Some(SpliceRecord { funding, capacity_sat, fee_sat });
+            }
+            ChannelEvent::Spliced { funding, capacity_sat, .. } => {
+                record.funding = Some(*funding);
+                record.capacity_sat = *capacity_sat;
+                record.splice = None;
+            }
             ChannelEvent::CloseRequested { force, .. } => {
                 record.closing_ms = record.closing_ms.or(Some(now_ms));
                 record.close_requested = true;
@@ -145,6 +168,7 @@ impl ChannelRecord {
             state: ChannelState::Opening,
             channel_id: None,
             funding: None,
+            splice: None,
             close_kind: None,
             close_reason: None,
             final_balance_msat: None,

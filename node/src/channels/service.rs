@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::record::{ChannelRecord, ChannelState};
+use super::renewal::{Attempts, RenewalPolicy};
 use super::request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
 use super::view::{ChannelView, Latest};
+use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::environment::Entropy;
 use crate::journal::{
@@ -43,6 +45,10 @@ pub struct ChannelParts {
     pub peers: Arc<PeerBook>,
     /// Randomness for ids.
     pub entropy: Arc<dyn Entropy>,
+    /// Transactions on their way out.
+    pub broadcasts: BroadcastQueue,
+    /// When channels are renewed.
+    pub renewal: RenewalPolicy,
 }
 
 /// The channels service.
@@ -50,6 +56,7 @@ pub struct Channels {
     pub(super) parts: ChannelParts,
     idempotency: Idempotency,
     pub(super) records: Mutex<HashMap<ChannelRef, watch::Sender<Latest>>>,
+    pub(super) attempts: Mutex<HashMap<ChannelRef, Attempts>>,
 }
 
 impl Channels {
@@ -68,7 +75,8 @@ impl Channels {
             records.insert(record.channel, watch::Sender::new((record, ticket)));
         }
         let idempotency = Idempotency::new(parts.committer.clone());
-        let this = Self { parts, idempotency, records: Mutex::new(records) };
+        let records = Mutex::new(records);
+        let this = Self { parts, idempotency, records, attempts: Mutex::default() };
         this.count_reserve();
         Ok(this)
     }
@@ -78,8 +86,9 @@ impl Channels {
     pub fn resume(&self) {
         let live: std::collections::HashSet<ChannelRef> =
             self.parts.lightning.channels().into_iter().map(|c| c.channel).collect();
-        let lost: Vec<ChannelRecord> = self
-            .snapshot_records()
+        let records = self.snapshot_records();
+        self.resume_splices(&records);
+        let lost: Vec<ChannelRecord> = records
             .into_iter()
             .filter(|record| record.state == ChannelState::Opening)
             .filter(|record| !live.contains(&record.channel))
@@ -328,10 +337,13 @@ impl Channels {
         Ok(self.get_durable(channel).await?)
     }
 
-    /// Gives up channels whose peer does not answer. Called every few seconds.
+    /// Renews heavy channels, and gives up those whose peer does not answer. Called every few
+    /// seconds.
     pub fn tick(&self) {
         let now_ms = millis(self.parts.journal.now());
-        for snapshot in self.parts.lightning.channels() {
+        let channels = self.parts.lightning.channels();
+        self.renew_heavy(&channels);
+        for snapshot in channels {
             let Some(view) =
                 self.records.lock().get(&snapshot.channel).map(|l| l.borrow().0.clone())
             else {
@@ -388,6 +400,13 @@ impl Channels {
                 ) =>
             {
                 self.append(ChannelEvent::Ready { channel: *channel, channel_id: *channel_id });
+            }
+            LightningEvent::ChannelReady { channel, .. } => self.ready_again(*channel),
+            LightningEvent::SplicePending { channel, funding } => {
+                self.splice_pending(*channel, *funding);
+            }
+            LightningEvent::SpliceFailed { channel, reason, disconnected } => {
+                self.splice_failed(*channel, reason, *disconnected);
             }
             LightningEvent::ChannelClosed {
                 channel,
@@ -496,13 +515,15 @@ impl Channels {
         Some(self.records.lock().get(&channel)?.borrow().0.state)
     }
 
-    fn append(&self, event: ChannelEvent) {
+    pub(super) fn append(&self, event: ChannelEvent) {
         let channel = match &event {
             ChannelEvent::OpenRequested { channel, .. }
             | ChannelEvent::InboundAccepted { channel, .. }
             | ChannelEvent::Funded { channel, .. }
             | ChannelEvent::Pending { channel, .. }
             | ChannelEvent::Ready { channel, .. }
+            | ChannelEvent::SplicePending { channel, .. }
+            | ChannelEvent::Spliced { channel, .. }
             | ChannelEvent::CloseRequested { channel, .. }
             | ChannelEvent::Closed { channel, .. } => *channel,
             ChannelEvent::Sweeping { .. } => return,

@@ -1,7 +1,8 @@
 //! Channels as callers see them: one, a page, or one followed through its life.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use bitcoin::OutPoint;
 use tokio::sync::watch;
 
 use super::record::{ChannelRecord, ChannelState};
@@ -87,6 +88,11 @@ impl Channels {
         let view = self.get(channel);
         self.parts.committer.durable(self.parts.committer.now()).await?;
         Ok(view)
+    }
+
+    /// The funding outputs of all channels that ever were.
+    pub fn fundings(&self) -> HashSet<OutPoint> {
+        self.snapshot_records().into_iter().filter_map(|record| record.funding).collect()
     }
 
     /// One channel by LDK's id.

@@ -210,6 +210,10 @@ pub struct LightningConfig {
     pub inbound_channel_min_sat: u64,
     /// Largest channel a peer may open, satoshi.
     pub inbound_channel_max_sat: u64,
+    /// Weight of a channel's monitor, KiB, from which its opener renews it by a splice; 0 never.
+    pub renew_monitor_kib: u64,
+    /// The most a renewal may pay, satoshi per virtual byte.
+    pub renew_feerate_max_sat_per_vb: u64,
     /// Whether the node learns the network's channels from its peers.
     pub gossip_sync: bool,
 }
@@ -232,6 +236,8 @@ impl Default for LightningConfig {
             accept_inbound_channels: true,
             inbound_channel_min_sat: 20_000,
             inbound_channel_max_sat: 1_000_000_000,
+            renew_monitor_kib: 65_536,
+            renew_feerate_max_sat_per_vb: 30,
             gossip_sync: true,
         }
     }

@@ -156,6 +156,20 @@ impl Config {
             0..=1_000_000,
             "1,000,000 is the whole amount",
         )?;
+        if lightning.renew_monitor_kib != 0 {
+            within(
+                "lightning.renew_monitor_kib",
+                lightning.renew_monitor_kib,
+                32..=4 * 1024 * 1024,
+                "a channel's monitor weighs some KiB when new; 0 never renews",
+            )?;
+        }
+        within(
+            "lightning.renew_feerate_max_sat_per_vb",
+            lightning.renew_feerate_max_sat_per_vb,
+            1..=2_000,
+            "to renew no channel, set lightning.renew_monitor_kib = 0",
+        )?;
         within(
             "limits.payment_fee_ppm",
             limits.payment_fee_ppm.into(),
@@ -305,6 +319,10 @@ mod tests {
             }),
             ("lightning.inbound_channel_min_sat", |c| {
                 c.lightning.inbound_channel_min_sat = u64::MAX;
+            }),
+            ("lightning.renew_monitor_kib", |c| c.lightning.renew_monitor_kib = 1),
+            ("lightning.renew_feerate_max_sat_per_vb", |c| {
+                c.lightning.renew_feerate_max_sat_per_vb = 0;
             }),
             ("limits.payment_fee_ppm", |c| {
                 c.limits.payment_fee_ppm = u32::MAX;

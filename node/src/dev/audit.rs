@@ -139,6 +139,19 @@ impl Cluster {
                     audit.channels_msat += channel.capacity_sat * 1_000;
                     audit.channel_balances_msat += in_flight;
                 }
+                // Until a splice is locked the channel still shows what has left it already: the
+                // output counts with the wallet, the fee once it is on chain.
+                let record = node.channels.recorded(channel.channel);
+                if let (Some(pending), Some(splice)) =
+                    (channel.splice, record.and_then(|record| record.splice))
+                {
+                    let mut gone_sat = channel.capacity_sat - splice.capacity_sat;
+                    if pending.confirmations == 0 {
+                        gone_sat -= splice.fee_sat;
+                    }
+                    audit.channels_msat -= gone_sat * 1_000;
+                    audit.channel_balances_msat -= gone_sat * 1_000;
+                }
             }
         }
         Ok(audit)

@@ -121,6 +121,18 @@ pub enum ChannelEvent {
     Pending { channel: ChannelRef, channel_id: ChannelId, funding: OutPoint },
     /// It can carry payments.
     Ready { channel: ChannelRef, channel_id: ChannelId },
+    /// A splice is signed: its transaction will give the channel a new funding output. Of the
+    /// capacity that goes, `fee_sat` goes to miners and the rest to our wallet.
+    SplicePending { channel: ChannelRef, funding: OutPoint, capacity_sat: u64, fee_sat: u64 },
+    /// A splice is locked: the channel has the new funding output. The fee is known if we asked
+    /// for the splice.
+    Spliced {
+        channel: ChannelRef,
+        from: OutPoint,
+        funding: OutPoint,
+        capacity_sat: u64,
+        fee_sat: Option<u64>,
+    },
     /// We want it closed.
     CloseRequested { channel: ChannelRef, force: bool },
     /// It is over.

@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
 use super::connections::{LinkDescriptor, Reading};
+use super::fundings::Fundings;
 use super::gate::OutputGate;
 use super::gossip::{ChainUtxos, NodeGossip};
 use super::logger::TracingLogger;
@@ -161,11 +162,14 @@ pub(super) struct Parts {
     pub scorer: Arc<RwLock<Scorer>>,
     pub router: Arc<Router>,
     pub chain_monitor: Arc<ChainMonitor>,
+    pub persister: Arc<MonitorPersister>,
     pub manager: Arc<ChannelManager>,
     pub messenger: Arc<OnionMessenger>,
     pub peers: Arc<PeerManager>,
     pub sweeper: Arc<Sweeper>,
     pub bumper: Bumper,
+    /// Whether there is something for a fee bump to spend.
+    pub fundings: Fundings,
     /// What the links are reading.
     pub reading: Arc<Reading>,
     /// Payments of which an attempt failed for a reason that passes, until their outcome.
@@ -225,7 +229,7 @@ impl Loaded {
             Arc::clone(&gate),
             Arc::clone(&log),
             Arc::clone(&fees),
-            persister,
+            Arc::clone(&persister),
             Arc::clone(&keys),
             keys.get_peer_storage_key(),
             // The gate makes deferred monitor writes needless: one batch holds both anyway.
@@ -290,7 +294,8 @@ impl Loaded {
             IgnoringMessageHandler {},
             IgnoringMessageHandler {},
         ));
-        let utxos = Arc::new(ChainUtxos::new(Arc::clone(&environment.chain), network, tasks));
+        let utxos =
+            Arc::new(ChainUtxos::new(Arc::clone(&environment.chain), network, tasks.clone()));
         let gossip = P2PGossipSync::new(Arc::clone(&graph), Some(utxos), Arc::clone(&log));
         let gossip = Arc::new(Gossip::new(gossip, router.changes()));
         let peers = Arc::new(PeerManager::new(
@@ -318,6 +323,8 @@ impl Loaded {
                 ))
             })
             .collect();
+        let chain = Arc::clone(&environment.chain);
+        let fundings = Fundings::new(chain, Arc::clone(&chain_monitor), tasks);
         let parts = Parts {
             environment,
             network,
@@ -330,11 +337,13 @@ impl Loaded {
             scorer,
             router,
             chain_monitor,
+            persister,
             manager,
             messenger,
             peers,
             sweeper,
             bumper,
+            fundings,
             reading: Arc::default(),
             temporary_failures: Mutex::default(),
             settled: AtomicU64::new(0),

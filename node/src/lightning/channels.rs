@@ -8,6 +8,7 @@ use lightning::util::config::ChannelConfigUpdate;
 use lightning::util::errors::APIError;
 
 use super::room::Lightning;
+use super::splice::{MonitorWeight, PendingSplice, pending_splice, splice_out_max_sat};
 use super::types::{ChannelId, ChannelRef, NodeId, PaymentHash};
 
 /// A channel as LDK sees it now.
@@ -65,6 +66,12 @@ pub struct ChannelSnapshot {
     pub commitment_feerate_sat_per_kw: u32,
     /// The commitment format, in the BOLT's words.
     pub kind: &'static str,
+    /// What its monitor weighs.
+    pub monitor: MonitorWeight,
+    /// A splice of it that is not locked yet. Until then the rest is of the old funding output.
+    pub splice: Option<PendingSplice>,
+    /// What we can splice out; `None` if the counterparty knows no splices.
+    pub splice_out_max_sat: Option<u64>,
 }
 
 /// What a node asks for forwarding over a channel.
@@ -306,7 +313,13 @@ impl Lightning {
 
     /// The channels as they are now, in no order.
     pub fn channels(&self) -> Vec<ChannelSnapshot> {
-        self.parts.manager.list_channels().iter().map(snapshot).collect()
+        let weights = self.parts.persister.weights();
+        let weight = |id: ChannelId| weights.get(&id).copied().unwrap_or_default();
+        let channels = self.parts.manager.list_channels();
+        channels
+            .iter()
+            .map(|details| snapshot(details, weight(details.channel_id.into())))
+            .collect()
     }
 
     /// Money of one channel that the chain owes us: what LDK watches, and what it sweeps.
@@ -379,7 +392,7 @@ impl Lightning {
     }
 }
 
-fn snapshot(details: &ChannelDetails) -> ChannelSnapshot {
+fn snapshot(details: &ChannelDetails, monitor: MonitorWeight) -> ChannelSnapshot {
     let (local_msat, remote_msat) = balances(details);
     let kind = match &details.channel_type {
         Some(features) if features.supports_anchor_zero_fee_commitments() => "zero_fee_commitments",
@@ -433,6 +446,9 @@ fn snapshot(details: &ChannelDetails) -> ChannelSnapshot {
         }),
         commitment_feerate_sat_per_kw: details.feerate_sat_per_1000_weight.unwrap_or(0),
         kind,
+        monitor,
+        splice: pending_splice(details),
+        splice_out_max_sat: splice_out_max_sat(details),
     }
 }
 
@@ -473,6 +489,9 @@ fn claim(balance: &Balance) -> Claimable {
 /// LDK shows capacities, which are balances less the reserve, never below zero, and less the
 /// anchors' value on the opener's side. A side above its reserve gives its balance away exactly;
 /// the rest of the channel is the other side's.
+///
+/// While a splice is pending LDK shows the lower of both fundings' capacities: the side it takes
+/// from seems to have less already, and the other side's figure is the one to go by.
 fn balances(details: &ChannelDetails) -> (u64, u64) {
     let anchors_msat = match &details.channel_type {
         Some(features) if features.supports_anchor_zero_fee_commitments() => 0,
@@ -487,18 +506,40 @@ fn balances(details: &ChannelDetails) -> (u64, u64) {
         .chain(details.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat))
         .sum();
     let settled = (details.channel_value_satoshis * 1_000).saturating_sub(in_flight);
-    if details.outbound_capacity_msat > 0 {
-        let reserve = details.unspendable_punishment_reserve.unwrap_or(0) * 1_000;
+    let splice = pending_splice(details).filter(|splice| splice.txid.is_some());
+    let leaving = splice.and_then(|splice| {
+        let after = splice.capacity_sat?;
+        let gone = details.channel_value_satoshis.checked_sub(after)?;
+        Some((splice.fee_sat.is_some(), gone, after))
+    });
+    // What to add to a side's capacity: its reserve, and what a splice takes from it.
+    let kept = |reserve: u64, ours: bool| match leaving {
+        // BOLT 2: after a splice the reserve is a hundredth of the new capacity.
+        Some((from_us, gone, after)) if from_us == ours && reserve > 0 => {
+            gone + (after / 100).max(MIN_DUST_LIMIT_SAT)
+        }
+        Some((from_us, gone, _)) if from_us == ours => gone,
+        _ => reserve,
+    };
+    let by_ours = match leaving {
+        Some((true, ..)) => details.inbound_capacity_msat == 0,
+        _ => details.outbound_capacity_msat > 0,
+    };
+    if by_ours {
+        let kept = kept(details.unspendable_punishment_reserve.unwrap_or(0), true);
         let anchors = if details.is_outbound { anchors_msat } else { 0 };
-        let local = details.outbound_capacity_msat + reserve + anchors;
+        let local = details.outbound_capacity_msat + kept * 1_000 + anchors;
         (local, settled.saturating_sub(local))
     } else {
-        let reserve = details.counterparty.unspendable_punishment_reserve * 1_000;
+        let kept = kept(details.counterparty.unspendable_punishment_reserve, false);
         let anchors = if details.is_outbound { 0 } else { anchors_msat };
-        let remote = details.inbound_capacity_msat + reserve + anchors;
+        let remote = details.inbound_capacity_msat + kept * 1_000 + anchors;
         (settled.saturating_sub(remote), remote)
     }
 }
+
+/// LDK's dust limit, the least a reserve can be.
+const MIN_DUST_LIMIT_SAT: u64 = 354;
 
 fn pending_balance(balance: &Balance) -> PendingBalance {
     let (waits_for, height) = match balance {

@@ -161,6 +161,7 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
 fn handle_in_room(parts: &Parts, event: &Event) {
     let now = parts.environment.clock.now();
     match event {
+        Event::BumpTransaction(bump) if !parts.fundings.has_input(bump) => {}
         Event::BumpTransaction(bump) => parts.bumper.handle_event(bump),
         Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
             // Static outputs already pay to an address of the wallet.
@@ -204,6 +205,22 @@ fn handle_in_room(parts: &Parts, event: &Event) {
                     write(&parts.scorer).probe_successful(path, now);
                 }
                 None => {}
+            }
+        }
+        Event::FundingTransactionReadyForSigning {
+            channel_id,
+            counterparty_node_id,
+            unsigned_transaction,
+            ..
+        } => {
+            // We put no coins into splices, and LDK signs for the channel: nothing to add.
+            let signed = parts.manager.funding_transaction_signed(
+                channel_id,
+                counterparty_node_id,
+                unsigned_transaction.clone(),
+            );
+            if let Err(error) = signed {
+                tracing::info!(%channel_id, ?error, "splice ended before it was signed");
             }
         }
         Event::ProbeSuccessful { path, .. } => write(&parts.scorer).probe_successful(path, now),

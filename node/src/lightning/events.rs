@@ -1,7 +1,9 @@
 //! LDK's events in our words. Translation only: what an event means is decided by the services.
 
 use bitcoin::{OutPoint, ScriptBuf};
-use lightning::events::{ClosureReason, Event, PaymentFailureReason, PaymentPurpose};
+use lightning::events::{
+    ClosureReason, Event, NegotiationFailureReason, PaymentFailureReason, PaymentPurpose,
+};
 
 use super::types::{ChannelId, ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
 
@@ -29,8 +31,14 @@ pub enum LightningEvent {
     },
     /// Both sides hold commitments; the funding transaction may be broadcast.
     ChannelPending { channel: ChannelRef, channel_id: ChannelId, peer: NodeId, funding: OutPoint },
-    /// The channel can carry payments.
+    /// The channel can carry payments, from the funding output that is now its own: the first, or
+    /// that of a splice.
     ChannelReady { channel: ChannelRef, channel_id: ChannelId, peer: NodeId },
+    /// A splice with a part of ours is signed; its transaction waits for confirmations.
+    SplicePending { channel: ChannelRef, funding: OutPoint },
+    /// A splice we asked for did not come to be. The channel is as it was. `disconnected`: the
+    /// connection was lost meanwhile, or this node stopped; nobody refused.
+    SpliceFailed { channel: ChannelRef, reason: String, disconnected: bool },
     /// The channel is over. Its money may still be on its way home.
     ChannelClosed {
         channel: ChannelRef,
@@ -211,6 +219,19 @@ pub(super) fn translate(event: &Event) -> Option<LightningEvent> {
                 channel: ChannelRef::from_user(*user_channel_id),
                 channel_id: (*channel_id).into(),
                 peer: *counterparty_node_id,
+            }
+        }
+        Event::SpliceNegotiated { user_channel_id, new_funding_txo, .. } => {
+            LightningEvent::SplicePending {
+                channel: ChannelRef::from_user(*user_channel_id),
+                funding: *new_funding_txo,
+            }
+        }
+        Event::SpliceNegotiationFailed { user_channel_id, reason, .. } => {
+            LightningEvent::SpliceFailed {
+                channel: ChannelRef::from_user(*user_channel_id),
+                reason: reason.to_string(),
+                disconnected: matches!(reason, NegotiationFailureReason::PeerDisconnected),
             }
         }
         Event::ChannelClosed {

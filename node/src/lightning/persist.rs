@@ -1,13 +1,15 @@
 //! LDK's state in our store: monitors as one full write and its updates, the rest by name.
 //!
 //! A monitor is written in full when it is new, when LDK asks for it (blocks with pending
-//! claims), and when its updates since then weigh as much as itself, so that the bytes written
-//! stay within a constant factor of the bytes that changed. Everything else is an appended
-//! update. Nothing here syncs: the commit cycle does, see `gate.rs` for why LDK may go on.
+//! claims), when a splice gave it a new funding output and so let it forget, and when its updates
+//! since then weigh as much as itself, so that the bytes written stay within a constant factor of
+//! the bytes that changed. Everything else is an appended update. Nothing here syncs: the commit
+//! cycle does, see `gate.rs` for why LDK may go on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use lightning::chain::BlockLocator;
 use lightning::chain::ChannelMonitorUpdateStatus;
 use lightning::chain::chaininterface::{BroadcasterInterface, FeeEstimator};
@@ -22,6 +24,8 @@ use parking_lot::Mutex;
 
 use super::gate::OutputGate;
 use super::signer::NodeKeys;
+use super::splice::MonitorWeight;
+use super::types::ChannelId;
 use crate::store::{Batch, Committer, Pair, StoreError, Table};
 
 /// Pairs read per step when a table is loaded.
@@ -53,8 +57,14 @@ pub struct MonitorPersister {
 
 #[derive(Default)]
 struct Written {
+    /// `None` until LDK shows the monitor.
+    channel: Option<ChannelId>,
+    /// The funding output of the full write.
+    funding: Option<OutPoint>,
     full_bytes: usize,
     update_bytes: usize,
+    /// Size of the full write that followed the last splice; 0 before the first.
+    renewed_bytes: usize,
     /// Ids of the updates on disk since the full write.
     updates: Vec<u64>,
 }
@@ -68,10 +78,17 @@ impl MonitorPersister {
     fn write_full(&self, name: &MonitorName, monitor: &ChannelMonitor<InMemorySigner>) {
         let name = name.to_string();
         let bytes = monitor.encode();
+        let funding = funding_of(monitor);
         let mut batch = Batch::default();
         {
             let mut written = self.written.lock();
             let entry = written.entry(name.clone()).or_default();
+            entry.channel = Some(monitor.channel_id().into());
+            if entry.funding.replace(funding).is_some_and(|before| before != funding) {
+                entry.renewed_bytes = bytes.len();
+                let value = (bytes.len() as u64).to_be_bytes().to_vec();
+                batch.put(renewed_key(&name), value);
+            }
             for id in entry.updates.drain(..) {
                 batch.delete(update_key(&name, id));
             }
@@ -117,7 +134,13 @@ impl MonitorPersister {
                 (keys, keys),
             )
             .map_err(|error| unreadable("channel monitor", &error))?;
-            let mut written = Written { full_bytes: bytes.len(), ..Written::default() };
+            let mut written = Written {
+                channel: Some(monitor.channel_id().into()),
+                funding: Some(funding_of(&monitor)),
+                full_bytes: bytes.len(),
+                renewed_bytes: self.renewed_bytes(&name)?,
+                ..Written::default()
+            };
             let (from, to) = update_range(&name);
             for (key, bytes) in read_range(&self.committer, from, to)? {
                 let update = ChannelMonitorUpdate::read(&mut &bytes[..])
@@ -135,6 +158,29 @@ impl MonitorPersister {
             monitors.push(monitor);
         }
         Ok(monitors)
+    }
+
+    /// What each channel's monitor weighs.
+    pub(super) fn weights(&self) -> HashMap<ChannelId, MonitorWeight> {
+        let written = self.written.lock();
+        let weigh = |entry: &Written| {
+            let weight = MonitorWeight {
+                bytes: entry.full_bytes as u64,
+                stored_bytes: (entry.full_bytes + entry.update_bytes) as u64,
+                renewed_bytes: entry.renewed_bytes as u64,
+            };
+            Some((entry.channel?, weight))
+        };
+        written.values().filter_map(weigh).collect()
+    }
+
+    fn renewed_bytes(&self, name: &str) -> Result<usize, StoreError> {
+        let Some(value) = self.committer.get(&renewed_key(name))? else {
+            return Ok(0);
+        };
+        // Unreadable is unknown: the next splice comes a little early.
+        let bytes = value.try_into().map_or(0, u64::from_be_bytes);
+        Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 }
 
@@ -161,17 +207,19 @@ impl Persist<InMemorySigner> for MonitorPersister {
         let text = name.to_string();
         let key = update_key(&text, update.update_id);
         let bytes = update.encode();
-        let heavy = {
+        let full = {
             let mut written = self.written.lock();
             let entry = written.entry(text).or_default();
             entry.update_bytes += key.len() + bytes.len();
-            let heavy = entry.update_bytes > entry.full_bytes;
-            if !heavy {
+            // After a splice the monitor is small, and what the disk has of it is not.
+            let renewed = entry.funding.is_some_and(|funding| funding != funding_of(monitor));
+            let full = renewed || entry.update_bytes > entry.full_bytes;
+            if !full {
                 entry.updates.push(update.update_id);
             }
-            heavy
+            full
         };
-        if heavy {
+        if full {
             self.write_full(&name, monitor);
         } else {
             let mut batch = Batch::default();
@@ -200,8 +248,18 @@ impl Persist<InMemorySigner> for MonitorPersister {
                 batch.delete(update_key(&name, id));
             }
         }
+        batch.delete(renewed_key(&name));
         self.enqueue(batch);
     }
+}
+
+fn funding_of(monitor: &ChannelMonitor<InMemorySigner>) -> OutPoint {
+    monitor.get_funding_txo().into_bitcoin_outpoint()
+}
+
+/// Where the size of a monitor after its last splice is kept.
+fn renewed_key(name: &str) -> Vec<u8> {
+    LdkObjects::key("tributary", "renewed_monitor_bytes", name)
 }
 
 fn update_key(name: &str, update_id: u64) -> Vec<u8> {

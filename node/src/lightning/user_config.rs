@@ -127,8 +127,10 @@ pub fn user_config(policy: &ChannelPolicy) -> UserConfig {
         // Async payments are not offered.
         enable_htlc_hold: false,
         hold_outbound_htlcs_at_next_hop: false,
-        // Splices need a wallet that signs them; refused until that is built.
-        reject_inbound_splices: true,
+        // A peer may renew the channel's funding, and put in or take out what is its own: LDK
+        // checks that ours stays. Channels of a batch (to come) must refuse: their funding is a
+        // leaf whose transactions are signed once.
+        reject_inbound_splices: false,
     }
 }
 

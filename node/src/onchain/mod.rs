@@ -5,10 +5,11 @@
 //! restart [`OnChain::resume`] sends again whatever was durable and is not yet in a block, so
 //! that a crash between both steps neither loses a payment nor makes it twice.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize, serialize};
-use bitcoin::{Address, FeeRate, Transaction, Txid};
+use bitcoin::{Address, FeeRate, OutPoint, Transaction, Txid};
 use parking_lot::Mutex;
 
 use crate::chain::broadcast::BroadcastQueue;
@@ -94,10 +95,14 @@ impl OnChain {
         &self.wallet
     }
 
-    /// Sends again what is not in a block yet. Called once after a start.
-    pub fn resume(&self) {
+    /// Sends again what is not in a block yet: transactions of ours, and those that close a
+    /// channel whose funding output is among `fundings`. LDK forgets a channel in the batch that
+    /// lets its closing transaction out. Called once after a start.
+    pub fn resume(&self, fundings: &HashSet<OutPoint>) {
         for info in self.wallet.list_transactions() {
-            if info.confirmed_in.is_none() && info.purpose.is_some() {
+            let inputs = &info.transaction.input;
+            let closes = inputs.iter().any(|input| fundings.contains(&input.previous_output));
+            if info.confirmed_in.is_none() && (info.purpose.is_some() || closes) {
                 tracing::info!(txid = %info.txid, "unconfirmed transaction is broadcast again");
                 self.broadcasts.push(vec![Transaction::clone(&info.transaction)]);
             }

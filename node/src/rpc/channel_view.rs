@@ -2,7 +2,7 @@
 
 use proto::v1;
 
-use super::convert::outpoint;
+use super::convert::{outpoint, txid_bytes};
 use crate::channels::{ChannelRecord, ChannelState, ChannelView};
 use crate::lightning::{
     ChannelSnapshot, ClaimKind, Claimable, CloseKind, ForwardingFees, Lightning,
@@ -97,6 +97,8 @@ fn written(view: &ChannelView, claims: &[Claimable]) -> v1::Channel {
         closing: closing(record, live, claims),
         created_unix_ms: record.created_ms,
         state_changed_unix_ms: record.updated_ms,
+        monitor_bytes: live.map(|live| live.monitor.bytes),
+        splice_txid: live.and_then(|live| live.splice?.txid).map(txid_bytes),
     }
 }
 
@@ -172,6 +174,7 @@ mod tests {
 
     use super::*;
     use crate::journal::ChannelEvent;
+    use crate::lightning::MonitorWeight;
     use crate::lightning::types::{ChannelId, ChannelRef, PaymentHash};
 
     fn record(events: &[ChannelEvent]) -> ChannelRecord {
@@ -237,6 +240,9 @@ mod tests {
             counterparty_fees: Some(ForwardingFees { base_msat: 5, ppm: 6, cltv_expiry_delta: 80 }),
             commitment_feerate_sat_per_kw: 253,
             kind: "anchors_zero_fee_htlc",
+            monitor: MonitorWeight { bytes: 7, ..MonitorWeight::default() },
+            splice: None,
+            splice_out_max_sat: Some(8),
         }
     }
 
@@ -286,6 +292,7 @@ mod tests {
         assert_eq!(channel.holder_policy.unwrap().cltv_expiry_delta, 72);
         assert_eq!(channel.counterparty_policy.unwrap().fee_base_msat, 5);
         assert_eq!(channel.closing, None);
+        assert_eq!((channel.monitor_bytes, channel.splice_txid), (Some(7), None));
         assert!(channel.public && channel.opened_by_holder);
         assert_eq!((channel.created_unix_ms, channel.state_changed_unix_ms), (1_000, 2_000));
     }

@@ -134,6 +134,8 @@ fn channel_of(event: &ChannelEvent) -> Option<ChannelRef> {
         | ChannelEvent::Funded { channel, .. }
         | ChannelEvent::Pending { channel, .. }
         | ChannelEvent::Ready { channel, .. }
+        | ChannelEvent::SplicePending { channel, .. }
+        | ChannelEvent::Spliced { channel, .. }
         | ChannelEvent::CloseRequested { channel, .. }
         | ChannelEvent::Closed { channel, .. } => Some(*channel),
         ChannelEvent::Sweeping { .. } => None,
@@ -147,7 +149,9 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
         | ChannelEvent::InboundAccepted { .. }
         | ChannelEvent::Funded { .. } => S::Opening,
         ChannelEvent::Pending { .. } => S::AwaitingConfirmation,
-        ChannelEvent::Ready { .. } => S::Active,
+        ChannelEvent::Ready { .. }
+        | ChannelEvent::SplicePending { .. }
+        | ChannelEvent::Spliced { .. } => S::Active,
         ChannelEvent::CloseRequested { force: true, .. } => S::ForceClosing,
         ChannelEvent::CloseRequested { force: false, .. } => S::Closing,
         ChannelEvent::Closed { kind: CloseKind::NeverOpened | CloseKind::Cooperative, .. } => {
@@ -169,17 +173,52 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
         record_id: record.channel.0.to_vec(),
         counterparty_node_id: record.peer.serialize().to_vec(),
         state: state.into(),
-        capacity_sat: record.capacity_sat,
+        capacity_sat: match event {
+            ChannelEvent::Spliced { capacity_sat, .. } => *capacity_sat,
+            _ => record.capacity_sat,
+        },
         funding_outpoint: match event {
             ChannelEvent::OpenRequested { .. } | ChannelEvent::InboundAccepted { .. } => None,
+            ChannelEvent::Spliced { funding, .. } => Some(outpoint(*funding)),
             _ => record.funding.map(outpoint),
         },
         cause: cause.map(Into::into),
         detail: match event {
             ChannelEvent::Closed { reason, .. } => reason.clone(),
+            ChannelEvent::SplicePending { funding, .. } => {
+                format!("a splice to {funding} awaits its confirmations")
+            }
+            ChannelEvent::Spliced { from, funding, .. } => {
+                format!("renewed by a splice from {from} to {funding}")
+            }
             _ => String::new(),
         },
+        splice: splice(event),
     })
+}
+
+fn splice(event: &ChannelEvent) -> Option<v1::ChannelSplice> {
+    match event {
+        ChannelEvent::SplicePending { funding, capacity_sat, fee_sat, .. } => {
+            Some(v1::ChannelSplice {
+                previous: None,
+                funding: Some(outpoint(*funding)),
+                capacity_sat: *capacity_sat,
+                fee_sat: Some(*fee_sat),
+                locked: false,
+            })
+        }
+        ChannelEvent::Spliced { from, funding, capacity_sat, fee_sat, .. } => {
+            Some(v1::ChannelSplice {
+                previous: Some(outpoint(*from)),
+                funding: Some(outpoint(*funding)),
+                capacity_sat: *capacity_sat,
+                fee_sat: *fee_sat,
+                locked: true,
+            })
+        }
+        _ => None,
+    }
 }
 
 fn node(event: &NodeEvent) -> v1::NodeEvent {

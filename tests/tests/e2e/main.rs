@@ -12,6 +12,7 @@ mod force;
 mod hold;
 mod open;
 mod pay;
+mod renew;
 mod reorg;
 mod restart;
 
@@ -67,6 +68,11 @@ scenarios! {
         the_opener_closes_alone_with_htlcs_both_ways
         the_acceptor_closes_alone_with_htlcs_both_ways
         a_forward_survives_the_force_close_behind_it
+    }
+    renew {
+        a_heavy_channel_is_renewed_while_payments_go_on
+        a_public_channel_is_renewed_and_announced_again
+        a_power_cut_during_a_renewal_leaves_the_channel_whole
     }
     restart {
         records_are_the_same_before_and_after

@@ -180,7 +180,9 @@ pub fn channel(channel: &Channel) -> String {
         .line("theirs", msats(channel.counterparty_balance_msat))
         .line("spendable", msats(channel.spendable_msat))
         .line("receivable", msats(channel.receivable_msat))
-        .maybe("funding", outpoint);
+        .maybe("funding", outpoint)
+        .maybe("spliced by", channel.splice_txid.as_ref().map(hex::encode))
+        .maybe("monitor", channel.monitor_bytes.map(|bytes| format!("{} bytes", grouped(bytes))));
     if let Some(policy) = &channel.holder_policy {
         card.line(
             "we ask",
