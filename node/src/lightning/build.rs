@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
-use super::connections::{LinkDescriptor, Reading};
+use super::connections::LinkDescriptor;
 use super::fundings::Fundings;
 use super::gate::OutputGate;
 use super::gossip::{ChainUtxos, NodeGossip};
@@ -170,8 +170,6 @@ pub(super) struct Parts {
     pub bumper: Bumper,
     /// Whether there is something for a fee bump to spend.
     pub fundings: Fundings,
-    /// What the links are reading.
-    pub reading: Arc<Reading>,
     /// Payments of which an attempt failed for a reason that passes, until their outcome.
     pub temporary_failures: Mutex<HashSet<PaymentId>>,
     /// Payments of ours that succeeded since LDK's manager last ticked.
@@ -344,7 +342,6 @@ impl Loaded {
             sweeper,
             bumper,
             fundings,
-            reading: Arc::default(),
             temporary_failures: Mutex::default(),
             settled: AtomicU64::new(0),
         };

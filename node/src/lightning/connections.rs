@@ -1,9 +1,9 @@
 //! Peer connections: LDK's peer handler over [`Link`]s.
 //!
 //! Each link has a reader, which feeds what arrives to LDK, and a writer, which sends all that
-//! has gathered in one write. What has arrived together is one [`Pass`], after which LDK's
-//! driver takes stock: a peer's updates, its commitment and its revocation, some hundred
-//! kilobytes under load, are answered in one commit cycle. LDK calls [`LinkDescriptor::send_data`] under its own locks, so it
+//! has gathered in one write. What has arrived together is one [`Pass`], and no commit cycle
+//! begins in the middle of one: a peer's updates, its commitment and its revocation, some hundred
+//! kilobytes under load, are answered in one cycle. LDK calls [`LinkDescriptor::send_data`] under its own locks, so it
 //! only appends to a buffer.
 
 use std::collections::BTreeSet;
@@ -15,15 +15,15 @@ use std::time::Duration;
 use bitcoin::secp256k1::PublicKey;
 use futures::FutureExt;
 use lightning::ln::peer_handler::SocketDescriptor;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::build::PeerManager;
 use crate::environment::BoxedLink;
 use crate::runtime::Tasks;
+use crate::store::Committer;
 
 /// Bytes a link buffers before LDK is told to wait.
 const OUT_BUFFER_MAX: usize = 512 * 1024;
@@ -31,7 +31,7 @@ const OUT_BUFFER_MAX: usize = 512 * 1024;
 const READ_BUFFER: usize = 16 * 1024;
 /// Bytes after which a pass ends though there may be more.
 const PASS_MAX: usize = 512 * 1024;
-/// How long the driver waits at most for passes to end.
+/// How long a commit cycle waits at most for passes to end.
 const SETTLE_WAIT: Duration = Duration::from_millis(20);
 
 /// Numbers links, so that LDK can tell an old link to a peer from its new one.
@@ -126,6 +126,8 @@ pub enum Direction {
 #[derive(Default)]
 pub struct Reading {
     passes: Mutex<Passes>,
+    /// Wakes the commit cycle.
+    settled: Condvar,
     /// Wakes the driver.
     ended: Notify,
 }
@@ -157,18 +159,20 @@ impl Reading {
     }
 
     /// Waits for the end of the passes that have begun, for a moment at most.
-    pub async fn settled(&self) {
-        let begun = self.passes.lock().begun;
-        let until = Instant::now() + SETTLE_WAIT;
-        let under_way =
-            || self.passes.lock().under_way.first().is_some_and(|oldest| *oldest <= begun);
-        while under_way() && tokio::time::timeout_at(until, self.ended()).await.is_ok() {}
+    pub fn settle(&self) {
+        let until = std::time::Instant::now() + SETTLE_WAIT;
+        let mut passes = self.passes.lock();
+        let begun = passes.begun;
+        while passes.under_way.first().is_some_and(|oldest| *oldest <= begun)
+            && !self.settled.wait_until(&mut passes, until).timed_out()
+        {}
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         self.reading.passes.lock().under_way.remove(&self.number);
+        self.reading.settled.notify_one();
         self.reading.ended.notify_one();
     }
 }
@@ -178,7 +182,9 @@ impl Drop for Pass<'_> {
 pub struct Connections {
     /// LDK's peer handler.
     pub peers: Arc<PeerManager>,
-    /// Tells the driver what is being read.
+    /// Kicked after each pass: a reply may be waiting behind the gate.
+    pub committer: Committer,
+    /// What is being read.
     pub reading: Arc<Reading>,
     /// Wakes the task that lets the peer handler send.
     pub pump: Arc<Notify>,
@@ -246,6 +252,7 @@ impl Connections {
                 read = reader.read(&mut buffer).now_or_never();
             };
             drop(pass);
+            self.committer.kick();
             self.pump.notify_one();
             if let Some(told_by_ldk) = over {
                 break told_by_ldk;

@@ -73,12 +73,10 @@ pub(super) async fn run(
         let messenger_woke = parts.messenger.get_update_future();
         let gossip_woke = parts.gossip.validation_completion_future();
 
-        // What came together is answered together.
-        parts.reading.settled().await;
         if !forward_delay.is_zero() && parts.manager.needs_pending_htlc_processing() {
             parts.committer.kick();
             let until = Instant::now() + forward_delay;
-            while tokio::time::timeout_at(until, parts.reading.ended()).await.is_ok() {
+            while tokio::time::timeout_at(until, parts.gate.reading.ended()).await.is_ok() {
                 parts.committer.kick();
             }
         }
@@ -116,7 +114,7 @@ pub(super) async fn run(
                 }
             }
             _ = hint_tick.tick() => save_hints(&parts),
-            () = parts.reading.ended() => {}
+            () = parts.gate.reading.ended() => {}
             () = manager_woke => {}
             () = monitor_woke => {}
             () = messenger_woke => {}

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::build::ChannelManager;
+use super::connections::Reading;
 use super::ticks::Answers;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::store::{Batch, Deltas, Gate};
@@ -45,6 +46,8 @@ pub struct OutputGate {
     handling: Mutex<()>,
     /// Whether a monitor was written since the manager was last encoded.
     monitor_written: AtomicBool,
+    /// What the links are reading.
+    pub(super) reading: Arc<Reading>,
     /// What peers owe in answer to what was collected.
     pub(super) answers: Answers,
     /// Wakes whoever lets the peer handler send.
@@ -78,6 +81,7 @@ impl OutputGate {
             asked: Mutex::default(),
             handling: Mutex::new(()),
             monitor_written: AtomicBool::new(false),
+            reading: Arc::default(),
             answers: Answers::default(),
             released: Arc::new(Notify::new()),
         }
@@ -129,6 +133,10 @@ impl OutputGate {
 }
 
 impl Gate for OutputGate {
+    fn settle(&self) {
+        self.reading.settle();
+    }
+
     fn collect(&self) -> bool {
         let Some((manager, _)) = self.guarded() else {
             return false;

@@ -67,7 +67,8 @@ impl Lightning {
         let parts = Arc::new(loaded.start()?);
         let connections = Connections {
             peers: Arc::clone(&parts.peers),
-            reading: Arc::clone(&parts.reading),
+            committer: parts.committer.clone(),
+            reading: Arc::clone(&parts.gate.reading),
             pump: Arc::clone(&parts.gate.released),
             tasks: tasks.clone(),
         };

@@ -28,6 +28,9 @@ pub(super) const LAZY: Duration = Duration::from_millis(100);
 
 /// The part of the node whose outputs wait for durability.
 pub trait Gate: Send + Sync + 'static {
+    /// Waits, for a moment at most, for the end of what is half done, so that it makes one batch.
+    /// Called before a cycle on its own thread; a cycle that runs as a task does not wait.
+    fn settle(&self) {}
     /// Takes every output produced so far. Called first in a cycle. Returns whether any waits.
     fn collect(&self) -> bool;
     /// Calls `seal` exactly once, at a moment that no state change can straddle, and returns its
@@ -392,7 +395,14 @@ impl Committer {
                     }
                     pending.stopping && pending.since.is_none()
                 };
-                if ended || this.turn(false).is_err() {
+                if ended {
+                    break;
+                }
+                let gate = this.shared.gate.read().clone();
+                if let Some(gate) = gate {
+                    gate.settle();
+                }
+                if this.turn(false).is_err() {
                     break;
                 }
             }
