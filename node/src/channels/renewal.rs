@@ -32,8 +32,9 @@ const RENEWAL_OUTPUT: Amount = Amount::from_sat(1_000);
 const SPLICE_VBYTES: u64 = 220;
 /// The wait after a lost connection.
 const RETRY_CONNECTED: Duration = Duration::from_secs(15);
-/// The wait after a first refusal; doubles with each further one.
-const RETRY_MIN: Duration = Duration::from_secs(600);
+/// The wait after a first refusal; doubles with each further one. A peer that restarted in the
+/// middle refuses too.
+const RETRY_MIN: Duration = Duration::from_secs(30);
 /// The longest wait.
 const RETRY_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Splices begun at once: a hub that restarts with a thousand heavy channels does not stop them
@@ -334,7 +335,7 @@ mod tests {
             let now = NOW + Duration::from_secs(seconds);
             decide(&POLICY, &heavy(), attempts, FeeRate::BROADCAST_MIN, now)
         };
-        for (disconnected, wait) in [(false, 600), (true, 15), (false, 1_200), (false, 2_400)] {
+        for (disconnected, wait) in [(false, 30), (true, 15), (false, 60), (false, 120)] {
             attempts.failed(disconnected, NOW);
             assert_eq!(decided(&attempts, wait - 1), Decision::Rest);
             assert_eq!(decided(&attempts, wait), Decision::Renew);

@@ -2,6 +2,7 @@
 //! forget.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::{Amount, OutPoint};
 use node::channels::ChannelState;
@@ -19,6 +20,8 @@ const CAPACITY_SAT: u64 = 1_000_000;
 const PUSH_MSAT: u64 = 300_000_000;
 /// From here on a monitor is too heavy.
 const LIMIT_KIB: u64 = 48;
+/// A node looks for heavy channels every five seconds.
+const TWO_LOOKS: Duration = Duration::from_secs(10);
 /// What a renewal brings to its opener's wallet.
 const RETURNED_SAT: u64 = 1_000;
 
@@ -71,7 +74,7 @@ async fn in_mempool(net: &Cluster, opener: &str, acceptor: &str) {
     let deadline = tokio::time::Instant::now() + WAIT;
     while !net.chain.knows(txid).await.unwrap() {
         assert!(tokio::time::Instant::now() < deadline, "splice {txid} is not broadcast");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -149,9 +152,10 @@ pub async fn a_heavy_channel_is_renewed_while_payments_go_on(net: &mut Cluster) 
     for (index, (from, to)) in pairs.into_iter().enumerate() {
         let light = weights(net, from, to);
         println!("  {from}-{to}: (memory, store) bytes {:?} before, {light:?} after", heavy[index]);
-        // 38 bytes stay of each HTLC on the side that offered it.
-        assert!(light[0].0 < heavy[index][0].0 / 3 && light[0].1 < heavy[index][0].1 / 3);
-        assert!(light[1].0 < heavy[index][1].0 / 5 && light[1].1 < heavy[index][1].1 / 5);
+        // What was paid after the splices were signed stays, and 38 bytes of each older HTLC on
+        // the side that offered it.
+        assert!(light[0].0 < heavy[index][0].0 / 2 && light[0].1 < heavy[index][0].1 / 2);
+        assert!(light[1].0 < heavy[index][1].0 / 2 && light[1].1 < heavy[index][1].1 / 2);
         let now = channel(net, from, to);
         let record = net.node(from).channels.recorded(now.channel).unwrap();
         assert_eq!((now.splice, record.splice), (None, None));
@@ -252,10 +256,13 @@ pub async fn a_power_cut_during_a_renewal_leaves_the_channel_whole(net: &mut Clu
     for (name, after, fault) in CUTS {
         let before = funding(net, "alice", "hub").unwrap();
         let disk = &disks.iter().find(|(other, _)| *other == name).unwrap().1;
-        let many = burst(net, "alice", "hub", 250).await;
-        net.wait("begin of a splice", WAIT, || channel(net, "alice", "hub").splice.is_some())
-            .await
-            .unwrap();
+        // Each renewal leaves a little more, so that the next one comes later.
+        let begun = || channel(net, "alice", "hub").splice.is_some();
+        let mut many = burst(net, "alice", "hub", 250).await;
+        while net.wait("begin of a splice", TWO_LOOKS, begun).await.is_err() {
+            many.finished().await;
+            many = burst(net, "alice", "hub", 250).await;
+        }
         let commit = disk.commits() + after;
         disk.fault_at(commit, fault);
         let knocks = async {
@@ -263,18 +270,13 @@ pub async fn a_power_cut_during_a_renewal_leaves_the_channel_whole(net: &mut Clu
             while disk.commits() < commit {
                 let _ = net.node("alice").wallet.new_address();
                 let _ = net.node("hub").wallet.new_address();
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(WAIT, knocks).await.unwrap();
         net.crash(name).await.unwrap();
         many.abandoned().await;
         net.start(name).await.unwrap();
-        // What failed is tried again in ten minutes, or after a start.
-        if name == "hub" {
-            net.stop("alice").await.unwrap();
-            net.start("alice").await.unwrap();
-        }
         net.wait("reconnection", WAIT, || {
             ["alice", "hub"].iter().all(|name| net.node(name).lightning.spendable().usable == 1)
         })
