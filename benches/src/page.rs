@@ -55,19 +55,18 @@ pub async fn write(args: &Args) -> Result<(), Failure> {
     for nodes in NODES {
         for amount_msat in AMOUNTS_MSAT {
             let line = Line::start(nodes, amount_msat).await?;
-            let mut ours = Vec::new();
+            let first = rows.len();
             for in_flight in IN_FLIGHT {
                 eprintln!("{nodes} nodes, {amount_msat} msat, {in_flight} in flight");
                 let end = Until::Elapsed(Duration::from_secs(args.seconds));
-                ours.push(line.measure(in_flight, end).await?);
+                let ours = line.measure(in_flight, end).await?;
+                // The line idles meanwhile: what is compared is measured within seconds.
+                let run = Run { seconds: args.seconds, ..ours.run };
+                rows.push(Comparison::measure(ours, true, &run, args.peer.as_deref())?);
             }
             let conserved = line.conserved().await?;
             line.stop().await;
-            for ours in ours {
-                let run = Run { seconds: args.seconds, ..ours.run };
-                let peer = args.peer.as_deref();
-                rows.push(Comparison::measure(ours, conserved, &run, peer)?);
-            }
+            rows[first..].iter_mut().for_each(|row| row.conserved = conserved);
         }
     }
     let page = Page { machine: machine(), rows };

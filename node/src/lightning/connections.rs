@@ -18,6 +18,7 @@ use lightning::ln::peer_handler::SocketDescriptor;
 use parking_lot::{Condvar, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::build::PeerManager;
@@ -160,7 +161,7 @@ impl Reading {
 
     /// Waits for the end of the passes that have begun, for a moment at most.
     pub fn settle(&self) {
-        let until = std::time::Instant::now() + SETTLE_WAIT;
+        let until = (Instant::now() + SETTLE_WAIT).into_std();
         let mut passes = self.passes.lock();
         let begun = passes.begun;
         while passes.under_way.first().is_some_and(|oldest| *oldest <= begun)
