@@ -10,11 +10,11 @@ use tests::e2e::{Ledger, NAMES, WAIT, burst, connected, conserved};
 /// commit comes to: nothing at all, a write without its sync, or a sync that nobody heard of.
 const CUTS: [(&str, u64, DiskFault); 6] = [
     ("hub", 1, DiskFault::FailWrite),
-    ("hub", 12, DiskFault::FailSync),
-    ("hub", 24, DiskFault::FailAnswer),
-    ("bob", 9, DiskFault::FailWrite),
-    ("alice", 14, DiskFault::FailSync),
-    ("alice", 20, DiskFault::FailAnswer),
+    ("hub", 8, DiskFault::FailSync),
+    ("hub", 14, DiskFault::FailAnswer),
+    ("bob", 6, DiskFault::FailWrite),
+    ("alice", 8, DiskFault::FailSync),
+    ("alice", 12, DiskFault::FailAnswer),
 ];
 
 const CAPACITY_SAT: u64 = 1_000_000;
