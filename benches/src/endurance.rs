@@ -2,12 +2,16 @@
 //!
 //! Each slice is printed as it ends; the document at the end compares the first with the last.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::line::{Line, Until};
 use crate::plot::number;
 use crate::{Failure, Figures};
 
+/// A channel that is renewed on the way needs blocks, as it would get them.
+const BLOCK_PERIOD: Duration = Duration::from_secs(10);
 /// Slices of the whole: the first and the last are compared.
 const SLICES: u64 = 10;
 
@@ -54,6 +58,7 @@ struct Report {
 /// If a node does not answer, or money is not where it should be.
 pub async fn measure(args: &Args) -> Result<(), Failure> {
     let line = Line::start(2, args.amount_msat).await?;
+    line.mine_every(BLOCK_PERIOD);
     let mut slices = Vec::new();
     for slice in 1..=SLICES {
         let end = Until::Payments(args.payments / SLICES);

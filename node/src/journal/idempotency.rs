@@ -77,7 +77,9 @@ pub enum IdempotencyError {
 #[derive(Serialize, Deserialize)]
 struct Record {
     at_ms: u64,
-    fingerprint: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    fingerprint: [u8; 32],
+    #[serde(with = "serde_bytes")]
     answer: Vec<u8>,
 }
 
@@ -134,7 +136,7 @@ impl Idempotency {
         let Some(key) = key else { return };
         let record = Record {
             at_ms: millis(now),
-            fingerprint: fingerprint.0.to_vec(),
+            fingerprint: fingerprint.0,
             answer: answer.to_vec(),
         };
         let mut value = Vec::new();

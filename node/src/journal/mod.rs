@@ -79,6 +79,19 @@ struct State {
     pending: VecDeque<(Ticket, u64)>,
 }
 
+impl State {
+    /// Takes note that everything up to `durable` is.
+    fn settle(&mut self, durable: Ticket) {
+        while let Some((ticket, last)) = self.pending.front().copied() {
+            if ticket > durable {
+                break;
+            }
+            self.durable = last;
+            self.pending.pop_front();
+        }
+    }
+}
+
 impl Journal {
     /// Opens the journal in `committer`'s store.
     ///
@@ -103,8 +116,11 @@ impl Journal {
     /// Records `events` together with the writes of `beside`, all or nothing.
     pub fn append(&self, events: &[DomainEvent], mut beside: Batch) -> Ticket {
         let at_ms = millis(self.now());
+        let durable = self.shared.committer.last_durable();
         // Sequence and queue order must agree, so both happen under one lock.
         let mut state = self.shared.state.lock();
+        // Nobody may be reading, and what is pending must not grow until somebody does.
+        state.settle(durable);
         for event in events {
             state.last += 1;
             let mut value = Vec::with_capacity(160);
@@ -135,13 +151,7 @@ impl Journal {
     pub fn last_durable(&self) -> u64 {
         let durable = self.shared.committer.last_durable();
         let mut state = self.shared.state.lock();
-        while let Some((ticket, last)) = state.pending.front().copied() {
-            if ticket > durable {
-                break;
-            }
-            state.durable = last;
-            state.pending.pop_front();
-        }
+        state.settle(durable);
         state.durable
     }
 

@@ -78,34 +78,11 @@ macro_rules! id {
                 if d.is_human_readable() {
                     String::deserialize(d)?.parse().map_err(D::Error::custom)
                 } else {
-                    let bytes = Bytes::deserialize(d)?;
-                    Self::from_slice(&bytes.0).map_err(D::Error::custom)
+                    serde_bytes::deserialize(d).map(Self)
                 }
             }
         }
     };
-}
-
-/// A byte string of a binary format, where serde's own `Vec<u8>` would expect a sequence.
-struct Bytes(Vec<u8>);
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Bytes;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a byte string")
-            }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
-                Ok(Bytes(bytes.to_vec()))
-            }
-            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
-                Ok(Bytes(bytes))
-            }
-        }
-        d.deserialize_byte_buf(Visitor)
-    }
 }
 
 id! {

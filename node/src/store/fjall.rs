@@ -5,12 +5,19 @@
 
 use std::path::Path;
 
+use ::fjall::config::{BlockSizePolicy, CompressionPolicy};
 use ::fjall::{
     CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable,
 };
 
 use super::engine::{Engine, EngineError, Tuning, Writes};
 use super::fjall_journal;
+
+/// Records repeat their field names and each other's ids: in blocks of this size they compress
+/// to about half of what they do in fjall's 4 KiB. A point read decompresses one block.
+const BLOCK_BYTES: u32 = 16 * 1_024;
+/// Commits a start reads again at most; the rest is in tables by then.
+const JOURNALS_MAX_BYTES: u64 = 128 * 1_024 * 1_024;
 
 /// An open fjall database.
 pub(super) struct FjallEngine {
@@ -27,9 +34,15 @@ impl Engine for FjallEngine {
             .cache_size(tuning.cache_bytes)
             // A journal lives for minutes; compressing it costs every commit more than it saves.
             .journal_compression(CompressionType::None)
+            .max_journaling_size(JOURNALS_MAX_BYTES)
             .open()?;
         let keyspace = db.keyspace("tributary", || {
-            KeyspaceCreateOptions::default().max_memtable_size(tuning.write_buffer_bytes)
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(tuning.write_buffer_bytes)
+                .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
+                // By default the two upper levels are not compressed, and a node's whole history
+                // may live there.
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         })?;
         db.persist(PersistMode::SyncAll)?;
         Ok(Self { keyspace, db })
