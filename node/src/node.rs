@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
+use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::chain::{BlockRef, ChainError};
 use crate::channels::{ChannelParts, Channels};
 use crate::config::{ChainBackend, Config, network_name};
@@ -126,6 +127,8 @@ pub struct Node {
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
     pub peers: Arc<PeerBook>,
+    /// The batches it takes part in, and what LDK sees of them.
+    pub confirmations: Arc<VirtualConfirmations>,
     /// The channels service.
     pub channels: Arc<Channels>,
     /// The payments service.
@@ -199,6 +202,7 @@ impl Node {
             tracing::warn!(%error, "no feerates yet; cautious ones stand in");
         }
         let broadcasts = BroadcastQueue::default();
+        let confirmations = Arc::new(VirtualConfirmations::load(committer.clone())?);
         let mut follower = Follower::new(
             Arc::clone(&environment.chain),
             Arc::clone(&environment.clock),
@@ -214,12 +218,14 @@ impl Node {
             wallet: Arc::clone(&wallet),
             broadcasts: broadcasts.clone(),
             fees: fees.clone(),
+            confirmations: Arc::clone(&confirmations),
             tip,
             tasks: tasks.clone(),
         })?;
         let mut starting = loaded.listeners();
         starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
-        follower.catch_up(&starting, &tasks.stop_signal()).await.ok_or(StartError::Stopped)?;
+        let caught_up = follower.catch_up(&starting, &tasks.stop_signal()).await;
+        confirmations.caught_up(caught_up.ok_or(StartError::Stopped)?);
         drop(starting);
 
         let lightning = Lightning::start(loaded, tasks.clone())?;
@@ -341,6 +347,7 @@ impl Node {
             onchain,
             lightning,
             peers,
+            confirmations,
             channels,
             payments,
             sync,

@@ -2,8 +2,9 @@
 //!
 //! LDK owns the state machine of a channel; what is ours is the record around it: who asked,
 //! with which key, funded by what, ended why. `record.rs` is that record, `service.rs` keeps it
-//! in step with LDK's events and the wallet.
+//! in step with LDK's events and the wallet, `batch.rs` does so for channels that a batch funds.
 
+mod batch;
 mod record;
 mod request;
 mod service;

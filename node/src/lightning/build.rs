@@ -44,10 +44,12 @@ use super::persist::{LdkObjects, LoadError, MonitorPersister};
 use super::signer::NodeKeys;
 use super::types::PaymentId;
 use super::user_config::{ChannelPolicy, user_config};
+use super::withheld::Withheld;
 use crate::chain::BlockRef;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::ChainListener;
+use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::environment::Environment;
 use crate::runtime::Tasks;
 use crate::store::{Committer, Deltas, Table};
@@ -142,6 +144,8 @@ pub struct Materials {
     pub broadcasts: BroadcastQueue,
     /// Feerates.
     pub fees: FeeEstimates,
+    /// What LDK sees of batches.
+    pub confirmations: Arc<VirtualConfirmations>,
     /// The tip, for a node that starts its first life.
     pub tip: BlockRef,
     /// Where look-ups of gossip run.
@@ -162,6 +166,7 @@ pub(super) struct Parts {
     pub router: Arc<Router>,
     pub chain_monitor: Arc<ChainMonitor>,
     pub manager: Arc<ChannelManager>,
+    pub confirmations: Arc<VirtualConfirmations>,
     pub messenger: Arc<OnionMessenger>,
     pub peers: Arc<PeerManager>,
     pub sweeper: Arc<Sweeper>,
@@ -196,13 +201,18 @@ impl Loaded {
             wallet,
             broadcasts,
             fees,
+            confirmations,
             tip,
             tasks,
         } = materials;
         let log: Log = Arc::new(TracingLogger);
         let keys = Arc::new(NodeKeys::new(&seed, environment.clone(), Arc::clone(&wallet)));
         let fees = Arc::new(LdkFees::new(fees));
-        let gate = Arc::new(OutputGate::new(broadcasts, Arc::clone(&wallet)));
+        let gate = Arc::new(OutputGate::new(
+            broadcasts,
+            Arc::clone(&wallet),
+            Withheld::new(Arc::clone(&confirmations)),
+        ));
         let objects = Arc::new(LdkObjects::new(committer.clone()));
         let graph = Arc::new(read_graph(&objects, network, &log)?);
         let scorer = Arc::new(RwLock::new(read_scorer(&objects, &graph, &log)?));
@@ -313,6 +323,7 @@ impl Loaded {
                     broadcaster,
                     Arc::clone(&fees),
                     Arc::clone(&log),
+                    Arc::clone(&confirmations),
                 ))
             })
             .collect();
@@ -329,6 +340,7 @@ impl Loaded {
             router,
             chain_monitor,
             manager,
+            confirmations,
             messenger,
             peers,
             sweeper,

@@ -24,6 +24,8 @@ mod routes;
 mod signer;
 pub mod types;
 mod user_config;
+mod virtual_channels;
+mod withheld;
 
 pub use build::{Loaded, Materials};
 pub use channels::{
@@ -41,3 +43,4 @@ pub use persist::LoadError;
 pub use room::{ConnectError, Lightning, PeerInfo};
 pub use routes::{Hop, PartRoute, RouteEstimate, RouteQuery, RouteTarget};
 pub use user_config::ChannelPolicy;
+pub use virtual_channels::UnfundedChannel;

@@ -45,6 +45,10 @@ pub enum Table {
     Wallet,
     /// Transactions to rebroadcast until they are buried.
     Broadcast,
+    /// Batches this node takes part in: root, leaves and where they confirmed, by root outpoint.
+    VirtualBatch,
+    /// Signed paths to the leaves of batches, by root outpoint and slot (big endian).
+    VirtualPath,
 }
 
 impl Table {
@@ -70,6 +74,8 @@ impl Table {
             Table::Peer => "peer",
             Table::Wallet => "wallet",
             Table::Broadcast => "broadcast",
+            Table::VirtualBatch => "virtual-batch",
+            Table::VirtualPath => "virtual-path",
         }
     }
 
