@@ -225,8 +225,12 @@ pub async fn form_paying(
     formed
 }
 
-/// Step 2: a channel without funding, as both sides agree on it.
-async fn open_unfunded(
+/// Step 2: a channel without funding, as hub and user name it, and the output that must fund it.
+///
+/// # Panics
+///
+/// If the two do not agree on one.
+pub async fn open_unfunded(
     net: &Cluster,
     hub: &str,
     user: &str,

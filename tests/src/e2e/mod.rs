@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 pub use batch::{
     BatchMember, FormedBatch, batch_usable, broadcast, form, form_paying, hub_record,
-    signed_leaves, signed_tree, slots, tree_stays_off_chain,
+    open_unfunded, signed_leaves, signed_tree, slots, tree_stays_off_chain,
 };
 pub use burst::{Burst, burst};
 pub use chain::{mine_until, mine_until_swept};

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::{Amount, Script, TxOut};
+use bitcoin::{Amount, OutPoint, Script, TxOut};
 use node::chain::virtual_confirmation::AddError;
 use node::channels::ChannelState;
 use node::dev::{Cluster, NodeOptions};
+use node::lightning::CloseKind;
+use node::lightning::types::ChannelRef;
 use node::store::MemoryDisk;
 use tests::e2e::{
     FormedBatch, WAIT, batch_usable, broadcast, channel_balance, conserved, form, form_paying,
-    hub_fee, hub_record, invoice, mine_until, mine_until_swept, paid, settled,
-    tree_stays_off_chain,
+    hub_fee, hub_record, invoice, mine_until, mine_until_swept, open_unfunded, paid, settled,
+    tree_stays_off_chain, wallet_sat,
 };
 
 const HUB: &str = "hub";
@@ -257,66 +259,129 @@ pub async fn a_wrong_root_confirms_nothing(net: &mut Cluster) {
     tree_stays_off_chain(net, &batch).await;
 }
 
-pub async fn a_commitment_waits_until_its_leaf_is_on_chain(net: &mut Cluster) {
+pub async fn a_channel_that_no_batch_funds_leaves_no_trace(net: &mut Cluster) {
     start(net, 2, true).await;
-    net.fund(&["ada"], Amount::from_sat(100_000), 2).await.unwrap();
-    let batch = batch(net, 2).await;
-    pays(net, HUB, "ada", 50_000_000).await;
-    pays(net, HUB, "ben", 50_000_000).await;
+    let coins = net.node(HUB).wallet.balance();
+    let (given_up, at_ada, _) = open_unfunded(net, HUB, "ada", CAPACITY_SAT).await;
+    let (forgotten, at_ben, _) = open_unfunded(net, HUB, "ben", CAPACITY_SAT).await;
+    net.node(HUB).channels.abandon_for_batch(given_up, "the batch is full");
+    never_opened(net, HUB, given_up).await;
+    never_opened(net, "ada", at_ada).await;
+    assert!(net.node(HUB).channels.fund_from_batch(given_up, OutPoint::null()).is_err());
 
-    let [ada, ben] = &batch.members[..] else { panic!("two members") };
-    let coins = net.node("ada").wallet.list_unspent().len();
-    net.node("ada").channels.close(ada.at_user, true, None, None).await.unwrap();
-    let waits = BTreeSet::from([ada.funding]);
-    net.wait("commitments held back at both sides", WAIT, || {
-        ["ada", HUB].iter().all(|name| net.node(name).lightning.withheld_leaves() == waits)
+    // LDK has no memory of the other after a restart of either side.
+    net.stop(HUB).await.unwrap();
+    net.start(HUB).await.unwrap();
+    never_opened(net, HUB, forgotten).await;
+    never_opened(net, "ben", at_ben).await;
+
+    // A user who expects nothing more gets an ordinary channel, with a reserve.
+    let hub = net.node(HUB);
+    let user = net.node("ada").lightning.node_id();
+    net.wait("the user's connection", WAIT, || hub.lightning.is_connected(&user)).await.unwrap();
+    let unasked = hub.channels.open_for_batch(user, CAPACITY_SAT, None).unwrap();
+    net.wait("the user's answer", WAIT, || hub.lightning.unfunded_channel(unasked).is_some())
+        .await
+        .unwrap();
+    let channels = hub.lightning.channels();
+    assert!(channels[0].reserve_sat > 0, "{channels:?}");
+    hub.channels.abandon_for_batch(unasked, "it has a reserve");
+    never_opened(net, HUB, unasked).await;
+    let balance = net.node(HUB).wallet.balance();
+    assert_eq!((balance.confirmed, balance.held), (coins.confirmed, Amount::ZERO));
+}
+
+async fn never_opened(net: &Cluster, name: &str, channel: ChannelRef) {
+    net.wait_channel(name, channel, "end of an unfunded channel", |view| {
+        view.record.state == ChannelState::Closed && view.live.is_none()
     })
     .await
     .unwrap();
+    let record = net.node(name).channels.recorded(channel).unwrap();
+    assert_eq!(record.close_kind, Some(CloseKind::NeverOpened), "{record:?}");
+}
+
+pub async fn a_commitment_waits_until_its_leaf_is_on_chain(net: &mut Cluster) {
+    let batch = paid_batch(net).await;
+    let [ada, ben] = &batch.members[..] else { panic!("two members") };
+    let coins = net.node("ada").wallet.list_unspent().len();
+    net.node("ada").channels.close(ada.at_user, true, None, None).await.unwrap();
+    withheld(net, "ada", ada.funding).await;
+    withheld(net, HUB, ada.funding).await;
     net.mine(2).await.unwrap();
     for name in ["ada", HUB] {
         net.stop(name).await.unwrap();
         net.start(name).await.unwrap();
-        net.wait("commitment held back again", WAIT, || {
-            net.node(name).lightning.withheld_leaves() == waits
-        })
-        .await
-        .unwrap();
+        withheld(net, name, ada.funding).await;
     }
     net.mine(1).await.unwrap();
     assert_eq!(net.chain.source().mempool().await.unwrap(), vec![]);
     let left = net.node("ada").wallet.list_unspent().len();
     assert_eq!(left, coins, "nothing is spent on what cannot leave");
     tree_stays_off_chain(net, &batch).await;
-    batch_usable_by_ben(net, ben.at_hub).await;
+    usable(net, ben.at_hub).await;
     pays(net, "ben", HUB, 1_000_000).await;
+    publish_and_sweep(net, &batch).await;
+}
 
-    // Somebody publishes the path: a zero-fee block of its own stands for the unroller.
-    let tree = batch.tree_transactions();
+pub async fn a_closing_transaction_waits_until_its_leaf_is_on_chain(net: &mut Cluster) {
+    let batch = paid_batch(net).await;
+    let ada = &batch.members[0];
+    let before = wallet_sat(net, "ada");
+    net.node("ada").channels.close(ada.at_user, false, None, None).await.unwrap();
+    withheld(net, "ada", ada.funding).await;
+    withheld(net, HUB, ada.funding).await;
+    net.mine(2).await.unwrap();
+    assert_eq!(net.chain.source().mempool().await.unwrap(), vec![]);
+    assert_eq!(wallet_sat(net, "ada"), before, "what cannot leave is no money yet");
+    tree_stays_off_chain(net, &batch).await;
+    publish_and_sweep(net, &batch).await;
+    assert!(wallet_sat(net, "ada") > before);
+}
+
+/// A batch of two users who were paid; the first has coins too.
+async fn paid_batch(net: &mut Cluster) -> FormedBatch {
+    start(net, 2, true).await;
+    net.fund(&["ada"], Amount::from_sat(100_000), 2).await.unwrap();
+    let batch = batch(net, 2).await;
+    pays(net, HUB, "ada", 50_000_000).await;
+    pays(net, HUB, "ben", 50_000_000).await;
+    batch
+}
+
+/// Waits until `name` holds back what spends `funding`, and nothing else.
+async fn withheld(net: &Cluster, name: &str, funding: OutPoint) {
+    let waits = BTreeSet::from([funding]);
+    net.wait("transactions held back", WAIT, || {
+        net.node(name).lightning.withheld_leaves() == waits
+    })
+    .await
+    .unwrap();
+}
+
+/// Puts the tree on chain, for which a block made to measure stands in for the unroller, and
+/// follows the first channel to its end while the second goes on.
+async fn publish_and_sweep(net: &Cluster, batch: &FormedBatch) {
+    let [ada, ben] = &batch.members[..] else { panic!("two members") };
     let chain = net.chain.as_embedded().unwrap();
-    chain.mine_block_with(tree, Script::new()).unwrap();
+    chain.mine_block_with(batch.tree_transactions(), Script::new()).unwrap();
     net.synced().await.unwrap();
-    net.wait("release of the commitments", WAIT, || {
+    net.wait("release of what was held back", WAIT, || {
         ["ada", HUB].iter().all(|name| net.node(name).lightning.withheld_leaves().is_empty())
     })
     .await
     .unwrap();
-    while chain.spender(ada.funding).is_none() {
-        tokio::task::yield_now().await;
-    }
-    mine_until(net, "the end of ada's channel", 10, || {
-        net.node("ada").channels.recorded(ada.at_user).unwrap().state == ChannelState::Closed
-    })
-    .await;
-    // The neighbour's channel is an ordinary one now, and goes on.
-    batch_usable_by_ben(net, ben.at_hub).await;
+    let spent = || chain.spender(ada.funding).is_some();
+    mine_until(net, "spend of the leaf", 10, spent).await;
+    usable(net, ben.at_hub).await;
     pays(net, HUB, "ben", 2_000_000).await;
     mine_until_swept(net, 400).await;
     conserved(net).await;
 }
 
-async fn batch_usable_by_ben(net: &Cluster, at_hub: node::lightning::types::ChannelRef) {
-    net.wait("ben's channel", WAIT, || {
+/// Waits until a channel of the hub's is usable.
+async fn usable(net: &Cluster, at_hub: ChannelRef) {
+    net.wait("usable channel", WAIT, || {
         let channels = net.node(HUB).lightning.channels();
         channels.iter().any(|c| c.channel == at_hub && c.usable && c.counterparty_fees.is_some())
     })

@@ -32,6 +32,7 @@ scenarios! {
     both_sides_crash_and_pay_on
     a_reorg_below_the_depth_is_followed
     a_wrong_root_confirms_nothing
+    a_channel_that_no_batch_funds_leaves_no_trace
 }
 
 /// Scenarios that need blocks made to measure.
@@ -48,5 +49,6 @@ mod to_measure {
     embedded! {
         a_root_that_goes_and_comes_again_confirms_in_its_new_block
         a_commitment_waits_until_its_leaf_is_on_chain
+        a_closing_transaction_waits_until_its_leaf_is_on_chain
     }
 }
