@@ -4,6 +4,7 @@
 //! `rpc → services → lightning, wallet, chain → store, keys → runtime`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod batches;
 pub mod chain;
 pub mod channels;
 pub mod config;

@@ -6,16 +6,19 @@
 
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, FeeRate, Network};
+use bitcoin::{Amount, FeeRate, Network, Txid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::batches::{self, BatchPolicy, Batches};
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::{FEERATE_CEILING, FeeEstimates};
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
+use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::chain::{BlockRef, ChainError};
 use crate::channels::{ChannelParts, Channels, RenewalPolicy};
 use crate::config::{ChainBackend, Config, network_name};
@@ -126,8 +129,12 @@ pub struct Node {
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
     pub peers: Arc<PeerBook>,
+    /// The batches it takes part in, and what LDK sees of them.
+    pub confirmations: Arc<VirtualConfirmations>,
     /// The channels service.
     pub channels: Arc<Channels>,
+    /// The batch service.
+    pub batches: Arc<Batches>,
     /// The payments service.
     pub payments: Arc<Payments>,
     /// How far the chain was followed.
@@ -199,6 +206,7 @@ impl Node {
             tracing::warn!(%error, "no feerates yet; cautious ones stand in");
         }
         let broadcasts = BroadcastQueue::default();
+        let confirmations = Arc::new(VirtualConfirmations::load(committer.clone())?);
         let mut follower = Follower::new(
             Arc::clone(&environment.chain),
             Arc::clone(&environment.clock),
@@ -214,12 +222,14 @@ impl Node {
             wallet: Arc::clone(&wallet),
             broadcasts: broadcasts.clone(),
             fees: fees.clone(),
+            confirmations: Arc::clone(&confirmations),
             tip,
             tasks: tasks.clone(),
         })?;
         let mut starting = loaded.listeners();
         starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
-        follower.catch_up(&starting, &tasks.stop_signal()).await.ok_or(StartError::Stopped)?;
+        let caught_up = follower.catch_up(&starting, &tasks.stop_signal()).await;
+        confirmations.caught_up(caught_up.ok_or(StartError::Stopped)?);
         drop(starting);
 
         let lightning = Lightning::start(loaded, tasks.clone())?;
@@ -250,9 +260,24 @@ impl Node {
             fees.clone(),
             Arc::clone(&environment.clock),
         ));
+        let batches = Arc::new(Batches::open(batches::Parts {
+            committer: committer.clone(),
+            lightning: Arc::clone(&lightning),
+            channels: Arc::clone(&channels),
+            wallet: Arc::clone(&wallet),
+            fees: fees.clone(),
+            confirmations: Arc::clone(&confirmations),
+            chain: Arc::clone(&environment.chain),
+            broadcasts: broadcasts.clone(),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            secrets: keys.batch_secrets(),
+            policy: BatchPolicy::new(&config.batch),
+        })?);
         let services = Arc::new(Services {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
+            batches: Arc::clone(&batches),
             peers: Arc::clone(&peers),
             lightning: Arc::clone(&lightning),
             tasks: tasks.clone(),
@@ -262,12 +287,17 @@ impl Node {
         tasks.spawn("payment attempts", Arc::clone(&payments).make_attempts(tasks.clone()));
         payments.resume();
         channels.resume();
-        onchain.resume(&channels.fundings());
+        let fundings = channels.fundings();
+        onchain.resume(&fundings);
+        let mut known: HashSet<Txid> = fundings.iter().map(|funding| funding.txid).collect();
+        known.extend(batches.transactions().await);
+        onchain.free_forgotten(&known);
 
         let sync = follower.subscribe();
         let mut listeners = lightning.listeners();
         listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         listeners.push(Arc::new(broadcasts.clone()));
+        tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
         tasks.spawn(
             "broadcasts",
@@ -343,7 +373,9 @@ impl Node {
             onchain,
             lightning,
             peers,
+            confirmations,
             channels,
+            batches,
             payments,
             sync,
             listening,
@@ -485,6 +517,7 @@ fn payment_defaults(config: &Config) -> PaymentDefaults {
 struct Services {
     payments: Arc<Payments>,
     channels: Arc<Channels>,
+    batches: Arc<Batches>,
     peers: Arc<PeerBook>,
     lightning: Arc<Lightning>,
     tasks: Tasks,
@@ -494,6 +527,7 @@ impl EventHandler for Services {
     fn handle(&self, event: LightningEvent) {
         self.payments.handle(&event);
         self.channels.handle(&event);
+        self.batches.handle(&event);
         if let LightningEvent::ConnectionNeeded { peer, mut addresses } = event {
             addresses.extend(self.peers.addresses(&peer));
             let lightning = Arc::clone(&self.lightning);

@@ -18,7 +18,7 @@ use bitcoin::absolute;
 pub const DEATH_DEPTH: u32 = 100;
 
 /// Where a leaf stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum LeafState {
     /// Its path is proposed, not signed.
     Proposed,

@@ -196,7 +196,19 @@ pub struct Release {
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $code:literal, $text:literal;)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+        #[derive(
+            Debug,
+            Clone,
+            Copy,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            thiserror::Error,
+            serde::Serialize,
+            serde::Deserialize,
+        )]
         pub enum $name {
             $(#[doc = concat!("Says: ", $text, ".")] #[error($text)] $variant,)*
         }

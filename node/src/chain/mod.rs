@@ -3,12 +3,14 @@
 //! [`ChainSource`], [`Broadcaster`] and [`FeeSource`] are the seams; `embedded` is an in-process
 //! regtest and `bitcoind` a real node over RPC. `follower` is the one reader of blocks: it feeds
 //! LDK, wallet and services in lockstep and survives reorgs, stalls and lost endpoints.
+//! `virtual_confirmation` says what LDK sees of a block beside its own transactions.
 
 pub mod bitcoind;
 pub mod broadcast;
 pub mod embedded;
 pub mod fees;
 pub mod follower;
+pub mod virtual_confirmation;
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
 
 /// A block's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct BlockRef {
     /// Height, genesis is 0.
     pub height: u32,

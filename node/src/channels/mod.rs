@@ -2,8 +2,10 @@
 //!
 //! LDK owns the state machine of a channel; what is ours is the record around it: who asked,
 //! with which key, funded by what, ended why. `record.rs` is that record, `service.rs` keeps it
-//! in step with LDK's events and the wallet, `renewal.rs` splices channels that grew heavy.
+//! in step with LDK's events and the wallet, `renewal.rs` splices channels that grew heavy, and
+//! `batch.rs` keeps channels that a batch funds.
 
+mod batch;
 mod record;
 mod renewal;
 mod request;

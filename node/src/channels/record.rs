@@ -53,6 +53,9 @@ pub struct ChannelRecord {
     pub push_msat: u64,
     /// Whether it is announced.
     pub announced: bool,
+    /// Whether a batch funds it, off the chain, and not a transaction of the opener's wallet.
+    #[serde(default)]
+    pub batch: bool,
     /// The feerate its opener asked for the funding transaction.
     pub feerate_sat_per_vb: Option<u64>,
     /// Where it stands.
@@ -97,15 +100,27 @@ impl ChannelRecord {
                     push_msat,
                     announced,
                     feerate_sat_per_vb,
+                    batch,
                 },
             ) => Self {
                 feerate_sat_per_vb: *feerate_sat_per_vb,
+                batch: *batch,
                 ..Self::new(*channel, *peer, true, *capacity_sat, *push_msat, *announced, now_ms)
             },
             (
                 None,
-                ChannelEvent::InboundAccepted { channel, peer, capacity_sat, push_msat, announced },
-            ) => Self::new(*channel, *peer, false, *capacity_sat, *push_msat, *announced, now_ms),
+                ChannelEvent::InboundAccepted {
+                    channel,
+                    peer,
+                    capacity_sat,
+                    push_msat,
+                    announced,
+                    batch,
+                },
+            ) => Self {
+                batch: *batch,
+                ..Self::new(*channel, *peer, false, *capacity_sat, *push_msat, *announced, now_ms)
+            },
             (before, _) => before?,
         };
         record.updated_ms = now_ms;
@@ -164,6 +179,7 @@ impl ChannelRecord {
             capacity_sat,
             push_msat,
             announced,
+            batch: false,
             feerate_sat_per_vb: None,
             state: ChannelState::Opening,
             channel_id: None,

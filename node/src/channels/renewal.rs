@@ -130,6 +130,10 @@ impl Channels {
         let now = self.parts.journal.now();
         let mut begun = 0;
         for live in channels {
+            // One that a batch funds is renewed by its rollover.
+            if self.recorded(live.channel).is_none_or(|record| record.batch) {
+                continue;
+            }
             let attempts = self.attempts.lock().get(&live.channel).cloned().unwrap_or_default();
             match decide(&self.parts.renewal, live, &attempts, feerate, now) {
                 Decision::Rest => {}

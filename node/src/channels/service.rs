@@ -8,6 +8,7 @@ use bitcoin::{FeeRate, ScriptBuf, TxOut};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::batch::Expected;
 use super::record::{ChannelRecord, ChannelState};
 use super::renewal::{Attempts, RenewalPolicy};
 use super::request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
@@ -55,6 +56,8 @@ pub struct ChannelParts {
 pub struct Channels {
     pub(super) parts: ChannelParts,
     idempotency: Idempotency,
+    /// Channels that peers may open to us for a batch.
+    pub(super) expected: Mutex<Vec<Expected>>,
     pub(super) records: Mutex<HashMap<ChannelRef, watch::Sender<Latest>>>,
     pub(super) attempts: Mutex<HashMap<ChannelRef, Attempts>>,
 }
@@ -75,8 +78,13 @@ impl Channels {
             records.insert(record.channel, watch::Sender::new((record, ticket)));
         }
         let idempotency = Idempotency::new(parts.committer.clone());
-        let records = Mutex::new(records);
-        let this = Self { parts, idempotency, records, attempts: Mutex::default() };
+        let this = Self {
+            parts,
+            idempotency,
+            expected: Mutex::default(),
+            records: Mutex::new(records),
+            attempts: Mutex::default(),
+        };
         this.count_reserve();
         Ok(this)
     }
@@ -161,6 +169,7 @@ impl Channels {
                 push_msat: request.push_msat,
                 announced: request.announced,
                 feerate_sat_per_vb: request.feerate_sat_per_vb,
+                batch: false,
             };
             self.append_locked(records, channel, event, batch);
         }
@@ -177,12 +186,7 @@ impl Channels {
             fees: request.fees,
         });
         if let Err(error) = opened {
-            self.append(ChannelEvent::Closed {
-                channel,
-                kind: CloseKind::NeverOpened,
-                reason: error.to_string(),
-                local_balance_msat: None,
-            });
+            self.never_opened(channel, &error);
             return Err(error.into());
         }
         Ok(self.get_durable(channel).await?)
@@ -351,14 +355,15 @@ impl Channels {
             };
             let waited = now_ms.saturating_sub(view.created_ms);
             let unfunded = view.state == ChannelState::Opening && view.funding.is_none();
-            if view.outbound && unfunded && waited > millis(OPENING_TIMEOUT) {
+            // A batch takes its own time.
+            if view.outbound && !view.batch && unfunded && waited > millis(OPENING_TIMEOUT) {
                 tracing::info!(channel = %view.channel, peer = %view.peer, "peer did not answer");
                 self.give_up(&view, snapshot.channel_id, "the peer did not answer in time");
             }
         }
     }
 
-    fn give_up(&self, record: &ChannelRecord, temporary_id: ChannelId, why: &str) {
+    pub(super) fn give_up(&self, record: &ChannelRecord, temporary_id: ChannelId, why: &str) {
         // An unfunded channel has nothing to broadcast: LDK just drops it and tells the peer.
         if let Err(error) = self.parts.lightning.force_close_channel(temporary_id, record.peer, why)
         {
@@ -450,7 +455,7 @@ impl Channels {
         script: ScriptBuf,
     ) {
         let record = self.records.lock().get(&channel).map(|latest| latest.borrow().0.clone());
-        let Some(record) = record.filter(|record| record.funding.is_none()) else {
+        let Some(record) = record.filter(|record| record.funding.is_none() && !record.batch) else {
             return;
         };
         let feerate = self.funding_feerate(record.feerate_sat_per_vb);
@@ -492,22 +497,23 @@ impl Channels {
         push_msat: u64,
         announced: bool,
     ) {
-        let channel = ChannelRef(self.parts.entropy.bytes());
+        let for_batch =
+            if announced || push_msat > 0 { None } else { self.take_expected(peer, capacity_sat) };
+        let channel = for_batch.unwrap_or_else(|| ChannelRef(self.parts.entropy.bytes()));
         self.append(ChannelEvent::InboundAccepted {
             channel,
             peer,
             capacity_sat,
             push_msat,
             announced,
+            batch: for_batch.is_some(),
         });
-        if let Err(error) = self.parts.lightning.accept_channel(temporary_id, peer, channel) {
+        if for_batch.is_some() {
+            self.accept_for_batch(channel, temporary_id, peer);
+        } else if let Err(error) = self.parts.lightning.accept_channel(temporary_id, peer, channel)
+        {
             tracing::info!(%peer, %error, "channel of a peer was not accepted");
-            self.append(ChannelEvent::Closed {
-                channel,
-                kind: CloseKind::NeverOpened,
-                reason: error.to_string(),
-                local_balance_msat: None,
-            });
+            self.never_opened(channel, &error);
         }
     }
 

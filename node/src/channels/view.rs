@@ -95,6 +95,12 @@ impl Channels {
         self.snapshot_records().into_iter().filter_map(|record| record.funding).collect()
     }
 
+    /// Channels by the funding output they have, or had.
+    pub fn by_funding(&self) -> HashMap<OutPoint, ChannelRef> {
+        let records = self.snapshot_records().into_iter();
+        records.filter_map(|record| Some((record.funding?, record.channel))).collect()
+    }
+
     /// One channel by LDK's id.
     pub fn find(&self, channel_id: ChannelId) -> Option<ChannelRef> {
         self.snapshot_records()

@@ -45,6 +45,8 @@ pub struct Config {
     pub lightning: LightningConfig,
     /// Coins and on-chain fees.
     pub wallet: WalletConfig,
+    /// Channel batches.
+    pub batch: BatchConfig,
     /// The API.
     pub rpc: RpcConfig,
     /// Bounds on what one payment may do.
@@ -64,6 +66,7 @@ impl Default for Config {
             store: StoreConfig::default(),
             lightning: LightningConfig::default(),
             wallet: WalletConfig::default(),
+            batch: BatchConfig::default(),
             rpc: RpcConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -236,10 +239,76 @@ impl Default for LightningConfig {
             accept_inbound_channels: true,
             inbound_channel_min_sat: 20_000,
             inbound_channel_max_sat: 1_000_000_000,
-            renew_monitor_kib: 65_536,
+            renew_monitor_kib: 32_768,
             renew_feerate_max_sat_per_vb: 30,
             gossip_sync: true,
         }
+    }
+}
+
+/// Section `[batch]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// What the node does in batches.
+    pub role: BatchRole,
+    /// Hub: most users of a batch; it closes when it is full.
+    pub users_max: usize,
+    /// Hub: milliseconds for which a batch gathers users.
+    pub gathering_ms: u64,
+    /// Hub: smallest channel, satoshi.
+    pub capacity_min_sat: u64,
+    /// Hub: largest channel, satoshi.
+    pub capacity_max_sat: u64,
+    /// Hub: what a place costs, satoshi.
+    pub fee_sat: u64,
+    /// Hub: blocks from a batch's beginning to its expiry. A user accepts half as many.
+    pub life_blocks: u32,
+    /// Seconds a user has for each step; a user waits six times as long for the hub.
+    pub step_seconds: u64,
+    /// User: the most a place may cost, satoshi.
+    pub fee_max_sat: u64,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self {
+            role: BatchRole::User,
+            users_max: 256,
+            gathering_ms: 60_000,
+            capacity_min_sat: 1_500,
+            capacity_max_sat: 10_000_000,
+            fee_sat: 0,
+            life_blocks: 4_032,
+            step_seconds: 10,
+            fee_max_sat: 1_000,
+        }
+    }
+}
+
+/// What a node does in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchRole {
+    /// It forms and funds them.
+    Hub,
+    /// It joins those of others when it is asked to.
+    User,
+    /// Both.
+    Both,
+    /// Nothing.
+    Off,
+}
+
+impl BatchRole {
+    /// Whether it funds batches.
+    pub fn is_hub(self) -> bool {
+        matches!(self, Self::Hub | Self::Both)
+    }
+
+    /// Whether it joins batches.
+    pub fn is_user(self) -> bool {
+        matches!(self, Self::User | Self::Both)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 
 use bitcoin::Network;
+use channel_contracts::tree::shape::BATCH_SIZE_MAX;
+use channel_contracts::tree::transactions::FUNDING_VALUE_MIN;
 
 use super::text::is_host_and_port;
 use super::{ChainBackend, Config, StoreEngine, network_name};
@@ -34,6 +36,7 @@ impl Config {
         self.validate_general()?;
         self.validate_lightning()?;
         self.validate_amounts()?;
+        self.validate_batch()?;
         self.validate_addresses()
     }
 
@@ -221,6 +224,48 @@ impl Config {
             self.wallet.confirmation_target_blocks.into(),
             1..=1008,
             "bitcoind estimates up to 1008 blocks",
+        )
+    }
+
+    fn validate_batch(&self) -> Result<(), InvalidConfig> {
+        let batch = &self.batch;
+        within(
+            "batch.users_max",
+            batch.users_max as u64,
+            1..=BATCH_SIZE_MAX as u64,
+            "256 form in seconds; more wait longer for the slowest",
+        )?;
+        within(
+            "batch.gathering_ms",
+            batch.gathering_ms,
+            100..=600_000,
+            "users wait ten minutes at most for a batch to close",
+        )?;
+        within(
+            "batch.capacity_max_sat",
+            batch.capacity_max_sat,
+            FUNDING_VALUE_MIN.to_sat()..=MONEY_MAX_SAT,
+            "a funding output of less than 330 sat is dust",
+        )?;
+        within(
+            "batch.capacity_min_sat",
+            batch.capacity_min_sat,
+            FUNDING_VALUE_MIN.to_sat()..=batch.capacity_max_sat,
+            "lower it, or raise batch.capacity_max_sat",
+        )?;
+        within("batch.fee_sat", batch.fee_sat, 0..=100_000_000, "the unit is satoshi")?;
+        within("batch.fee_max_sat", batch.fee_max_sat, 0..=100_000_000, "the unit is satoshi")?;
+        within(
+            "batch.life_blocks",
+            batch.life_blocks.into(),
+            1_008..=52_560,
+            "a shorter life leaves no time to roll over, a longer one binds the hub's coins",
+        )?;
+        within(
+            "batch.step_seconds",
+            batch.step_seconds,
+            1..=600,
+            "LDK drops channels that are not funded within an hour",
         )
     }
 

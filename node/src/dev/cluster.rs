@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::chain::{DevChain, DevChainError};
 use crate::channels::{ChannelState, ChannelView, OpenError, OpenRequest};
-use crate::config::{ChainBackend, Config};
+use crate::config::{BatchRole, ChainBackend, Config};
 use crate::environment::{Committing, Entropy, Environment, OsEntropy, SystemClock, TcpLinks};
 use crate::keys::{Keys, RecoveryPhrase, WordCount};
 use crate::lightning::types::ChannelRef;
@@ -152,6 +152,8 @@ impl Cluster {
         config.alias = name.to_owned();
         config.lightning.listen_addresses = vec!["127.0.0.1:0".into()];
         config.rpc.listen = "127.0.0.1:0".into();
+        config.batch.role = BatchRole::Both;
+        config.batch.gathering_ms = 1_000;
         if self.chain.as_embedded().is_some() {
             config.chain.backend = ChainBackend::Embedded;
         }

@@ -106,6 +106,9 @@ pub enum ChannelEvent {
         push_msat: u64,
         announced: bool,
         feerate_sat_per_vb: Option<u64>,
+        /// Whether a batch is to fund it.
+        #[serde(default)]
+        batch: bool,
     },
     /// A peer asked us and we agreed.
     InboundAccepted {
@@ -114,8 +117,11 @@ pub enum ChannelEvent {
         capacity_sat: u64,
         push_msat: u64,
         announced: bool,
+        /// Whether a batch is to fund it.
+        #[serde(default)]
+        batch: bool,
     },
-    /// Our funding transaction is made; it is broadcast once both commitments exist.
+    /// Its funding output is made; the transaction is broadcast once both commitments exist.
     Funded { channel: ChannelRef, funding: OutPoint },
     /// Both commitments exist.
     Pending { channel: ChannelRef, channel_id: ChannelId, funding: OutPoint },

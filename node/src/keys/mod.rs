@@ -4,12 +4,14 @@
 //! |---|---|---|
 //! | wallet account (BIP 86) | `m/86'/coin'/0'` | `wallet/`, public descriptors only |
 //! | Lightning seed | `m/9735'/coin'/0'`, the private key's 32 bytes | LDK's `KeysManager` |
+//! | secrets of batches | `m/9736'/coin'/0'`, HMACs under the private key | `batches/`, see `batch.rs` |
 //! | node identity | `m/0'` of the BIP 32 master made from the Lightning seed | as LDK derives it |
 //!
 //! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and API tokens are not
 //! derived from the seed and not kept here. Read `sealed.rs` for the file, `signing.rs` for the
 //! signatures.
 
+mod batch;
 mod phrase;
 mod sealed;
 mod signing;
@@ -22,6 +24,7 @@ use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Network, NetworkKind};
 use zeroize::Zeroizing;
 
+pub use batch::BatchSecrets;
 pub use phrase::{PhraseError, RecoveryPhrase, WordCount};
 pub use sealed::{SEALED_SEED_FILE, SealCost, SealError, UnlockError};
 pub use signing::SignError;
@@ -31,6 +34,8 @@ use phrase::Seed;
 
 /// Purpose of Lightning keys: the port of Lightning, hardened.
 const LIGHTNING_PURPOSE: u32 = 9735;
+/// Purpose of the path below which the secrets of batches are derived: ours.
+const BATCH_PURPOSE: u32 = 9736;
 /// Purpose of taproot single-key accounts, BIP 86.
 const BIP86_PURPOSE: u32 = 86;
 
@@ -135,6 +140,14 @@ impl Keys {
         let seed = Zeroizing::new(key.private_key.secret_bytes());
         key.private_key.non_secure_erase();
         seed
+    }
+
+    /// The secrets of batches.
+    pub fn batch_secrets(&self) -> BatchSecrets {
+        let mut key = self.derive(&[BATCH_PURPOSE, self.coin(), 0]);
+        let secrets = BatchSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
+        key.private_key.non_secure_erase();
+        secrets
     }
 
     /// The node's identity on the Lightning network.

@@ -32,6 +32,7 @@ use lightning::util::sweep::OutputSweeperSync;
 use lightning::util::wallet_utils::WalletSync;
 use parking_lot::Mutex;
 
+use super::batch_messages::BatchMessages;
 use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
 use super::connections::LinkDescriptor;
@@ -45,10 +46,12 @@ use super::persist::{LdkObjects, LoadError, MonitorPersister};
 use super::signer::NodeKeys;
 use super::types::PaymentId;
 use super::user_config::{ChannelPolicy, user_config};
+use super::withheld::Withheld;
 use crate::chain::BlockRef;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::ChainListener;
+use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::environment::Environment;
 use crate::runtime::Tasks;
 use crate::store::{Committer, Deltas, Table};
@@ -97,7 +100,7 @@ pub(super) type PeerManager = peer_handler::PeerManager<
     Arc<Gossip>,
     Arc<OnionMessenger>,
     Log,
-    IgnoringMessageHandler,
+    Arc<BatchMessages>,
     Arc<NodeKeys>,
     Arc<ChainMonitor>,
 >;
@@ -143,6 +146,8 @@ pub struct Materials {
     pub broadcasts: BroadcastQueue,
     /// Feerates.
     pub fees: FeeEstimates,
+    /// What LDK sees of batches.
+    pub confirmations: Arc<VirtualConfirmations>,
     /// The tip, for a node that starts its first life.
     pub tip: BlockRef,
     /// Where look-ups of gossip run.
@@ -164,7 +169,9 @@ pub(super) struct Parts {
     pub chain_monitor: Arc<ChainMonitor>,
     pub persister: Arc<MonitorPersister>,
     pub manager: Arc<ChannelManager>,
+    pub confirmations: Arc<VirtualConfirmations>,
     pub messenger: Arc<OnionMessenger>,
+    pub batch_messages: Arc<BatchMessages>,
     pub peers: Arc<PeerManager>,
     pub sweeper: Arc<Sweeper>,
     pub bumper: Bumper,
@@ -200,13 +207,18 @@ impl Loaded {
             wallet,
             broadcasts,
             fees,
+            confirmations,
             tip,
             tasks,
         } = materials;
         let log: Log = Arc::new(TracingLogger);
         let keys = Arc::new(NodeKeys::new(&seed, environment.clone(), Arc::clone(&wallet)));
         let fees = Arc::new(LdkFees::new(fees));
-        let gate = Arc::new(OutputGate::new(broadcasts, Arc::clone(&wallet)));
+        let gate = Arc::new(OutputGate::new(
+            broadcasts,
+            Arc::clone(&wallet),
+            Withheld::new(Arc::clone(&confirmations)),
+        ));
         let objects = Arc::new(LdkObjects::new(committer.clone()));
         let graph = Arc::new(read_graph(&objects, network, &log)?);
         let scorer = Arc::new(RwLock::new(read_scorer(&objects, &graph, &log)?));
@@ -296,12 +308,17 @@ impl Loaded {
             Arc::new(ChainUtxos::new(Arc::clone(&environment.chain), network, tasks.clone()));
         let gossip = P2PGossipSync::new(Arc::clone(&graph), Some(utxos), Arc::clone(&log));
         let gossip = Arc::new(Gossip::new(gossip, router.changes()));
+        let batch_messages = Arc::new(BatchMessages::new(Arc::clone(&gate.released)));
         let peers = Arc::new(PeerManager::new(
             MessageHandler {
-                chan_handler: Arc::new(GatedManager::new(Arc::clone(&manager), Arc::clone(&gate))),
+                chan_handler: Arc::new(GatedManager::new(
+                    Arc::clone(&manager),
+                    Arc::clone(&gate),
+                    Arc::clone(&confirmations),
+                )),
                 route_handler: Arc::clone(&gossip),
                 onion_message_handler: Arc::clone(&messenger),
-                custom_message_handler: IgnoringMessageHandler {},
+                custom_message_handler: Arc::clone(&batch_messages),
                 send_only_message_handler: Arc::clone(&chain_monitor),
             },
             u32::try_from(environment.clock.now().as_secs()).unwrap_or(u32::MAX),
@@ -318,6 +335,7 @@ impl Loaded {
                     broadcaster,
                     Arc::clone(&fees),
                     Arc::clone(&log),
+                    Arc::clone(&confirmations),
                 ))
             })
             .collect();
@@ -337,7 +355,9 @@ impl Loaded {
             chain_monitor,
             persister,
             manager,
+            confirmations,
             messenger,
+            batch_messages,
             peers,
             sweeper,
             bumper,

@@ -13,6 +13,7 @@ use super::gate::OutputGate;
 use crate::chain::BlockRef;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::chain::follower::ChainListener;
+use crate::chain::virtual_confirmation::VirtualConfirmations;
 
 /// Feerates as LDK asks for them, in sat per 1,000 weight units.
 pub struct LdkFees {
@@ -66,6 +67,7 @@ pub struct MonitorListener {
     broadcaster: Arc<OutputGate>,
     fees: Arc<LdkFees>,
     log: Log,
+    confirmations: Arc<VirtualConfirmations>,
 }
 
 impl MonitorListener {
@@ -74,9 +76,10 @@ impl MonitorListener {
         broadcaster: Arc<OutputGate>,
         fees: Arc<LdkFees>,
         log: Log,
+        confirmations: Arc<VirtualConfirmations>,
     ) -> Self {
         let name = format!("monitor of channel {}", monitor.channel_id());
-        Self { monitor, name, broadcaster, fees, log }
+        Self { monitor, name, broadcaster, fees, log, confirmations }
     }
 
     pub(super) fn into_monitor(self) -> ChannelMonitor<InMemorySigner> {
@@ -94,10 +97,10 @@ impl ChainListener for MonitorListener {
     }
 
     fn block_connected(&self, block: &Block, height: u32) {
-        let transactions: Vec<_> = block.txdata.iter().enumerate().collect();
+        let seen = self.confirmations.connect(block, height);
         self.monitor.block_connected(
             &block.header,
-            &transactions,
+            &seen.transactions(block),
             height,
             &self.broadcaster,
             &self.fees,
@@ -106,6 +109,7 @@ impl ChainListener for MonitorListener {
     }
 
     fn blocks_disconnected(&self, fork_point: BlockRef) {
+        self.confirmations.blocks_disconnected(fork_point);
         self.monitor.blocks_disconnected(
             locator(fork_point),
             &self.broadcaster,
@@ -115,11 +119,13 @@ impl ChainListener for MonitorListener {
     }
 }
 
-/// A part of LDK that follows the chain, and who knows how far it has come.
+/// A part of LDK that follows the chain, and who knows how far it has come. All parts see a block
+/// with the leaves of the batches it confirms.
 struct Follows<L, T> {
     name: &'static str,
     listener: Arc<L>,
     tip: T,
+    confirmations: Arc<VirtualConfirmations>,
 }
 
 impl<L, T> ChainListener for Follows<L, T>
@@ -134,9 +140,11 @@ where
         positions(&(self.tip)())
     }
     fn block_connected(&self, block: &Block, height: u32) {
-        Listen::block_connected(&*self.listener, block, height);
+        let seen = self.confirmations.connect(block, height);
+        self.listener.filtered_block_connected(&block.header, &seen.transactions(block), height);
     }
     fn blocks_disconnected(&self, fork_point: BlockRef) {
+        self.confirmations.blocks_disconnected(fork_point);
         Listen::blocks_disconnected(&*self.listener, locator(fork_point));
     }
 }
@@ -147,17 +155,30 @@ pub(super) fn listeners(parts: &Parts, watching: bool) -> Vec<Arc<dyn ChainListe
         let manager = Arc::clone(&parts.manager);
         move || manager.current_best_block()
     };
+    let confirmations = || Arc::clone(&parts.confirmations);
     let mut listeners: Vec<Arc<dyn ChainListener>> = Vec::new();
     if watching {
         // Before the manager: its position is then still that of the monitors, which were
         // brought to its tip one by one and move with it since.
-        let listener = Arc::clone(&parts.chain_monitor);
-        listeners.push(Arc::new(Follows { name: "channel monitors", listener, tip: tip() }));
+        listeners.push(Arc::new(Follows {
+            name: "channel monitors",
+            listener: Arc::clone(&parts.chain_monitor),
+            tip: tip(),
+            confirmations: confirmations(),
+        }));
     }
-    let listener = Arc::clone(&parts.manager);
-    listeners.push(Arc::new(Follows { name: "channel manager", listener, tip: tip() }));
-    let (listener, sweeper) = (Arc::clone(&parts.sweeper), Arc::clone(&parts.sweeper));
-    let tip = move || sweeper.current_best_block();
-    listeners.push(Arc::new(Follows { name: "output sweeper", listener, tip }));
+    listeners.push(Arc::new(Follows {
+        name: "channel manager",
+        listener: Arc::clone(&parts.manager),
+        tip: tip(),
+        confirmations: confirmations(),
+    }));
+    let sweeper = Arc::clone(&parts.sweeper);
+    listeners.push(Arc::new(Follows {
+        name: "output sweeper",
+        listener: Arc::clone(&parts.sweeper),
+        tip: move || sweeper.current_best_block(),
+        confirmations: confirmations(),
+    }));
     listeners
 }

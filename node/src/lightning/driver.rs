@@ -86,6 +86,10 @@ pub(super) async fn run(
                 parts.manager.process_pending_htlc_forwards();
                 process_events(&parts, &*handler);
             }
+            if parts.gate.withheld.take_due_bumps() {
+                parts.chain_monitor.rebroadcast_pending_claims();
+                process_events(&parts, &*handler);
+            }
         });
         parts.committer.kick();
         parts.gate.released.notify_one();
@@ -159,6 +163,9 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
 fn handle_in_room(parts: &Parts, event: &Event) {
     let now = parts.environment.clock.now();
     match event {
+        // LDK repeats the event while its commitment is unconfirmed: one that is withheld costs no
+        // coins until its leaf is on chain.
+        Event::BumpTransaction(bump) if parts.gate.withheld.keep_bump(bump) => {}
         Event::BumpTransaction(bump) if !parts.fundings.has_input(bump) => {}
         Event::BumpTransaction(bump) => parts.bumper.handle_event(bump),
         Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {

@@ -31,6 +31,9 @@ pub enum LightningEvent {
     },
     /// Both sides hold commitments; the funding transaction may be broadcast.
     ChannelPending { channel: ChannelRef, channel_id: ChannelId, peer: NodeId, funding: OutPoint },
+    /// Both sides hold commitments on an outpoint of a batch: the batch transaction may be
+    /// broadcast as far as this channel is concerned.
+    FundingSafe { channel: ChannelRef, channel_id: ChannelId, peer: NodeId, funding: OutPoint },
     /// The channel can carry payments, from the funding output that is now its own: the first, or
     /// that of a splice.
     ChannelReady { channel: ChannelRef, channel_id: ChannelId, peer: NodeId },
@@ -214,6 +217,18 @@ pub(super) fn translate(event: &Event) -> Option<LightningEvent> {
             peer: *counterparty_node_id,
             funding: *funding_txo,
         },
+        Event::FundingTxBroadcastSafe {
+            channel_id,
+            user_channel_id,
+            funding_txo,
+            counterparty_node_id,
+            ..
+        } => LightningEvent::FundingSafe {
+            channel: ChannelRef::from_user(*user_channel_id),
+            channel_id: (*channel_id).into(),
+            peer: *counterparty_node_id,
+            funding: *funding_txo,
+        },
         Event::ChannelReady { channel_id, user_channel_id, counterparty_node_id, .. } => {
             LightningEvent::ChannelReady {
                 channel: ChannelRef::from_user(*user_channel_id),
@@ -326,5 +341,30 @@ fn output_value_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> 
         D::StaticOutput { output, .. } => output.value.to_sat(),
         D::DelayedPaymentOutput(output) => output.output.value.to_sat(),
         D::StaticPaymentOutput(output) => output.output.value.to_sat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning::ln::types::ChannelId as LdkChannelId;
+
+    use super::*;
+
+    #[test]
+    fn funding_that_is_not_ldks_to_broadcast_is_reported_safe() {
+        let funding = OutPoint { txid: bitcoin::Txid::all_zeros(), vout: 2 };
+        let peer = SecretKey::from_slice(&[1; 32]).unwrap().public_key(&Secp256k1::new());
+        let event = Event::FundingTxBroadcastSafe {
+            channel_id: LdkChannelId([3; 32]),
+            user_channel_id: u128::from_be_bytes([4; 16]),
+            funding_txo: funding,
+            counterparty_node_id: peer,
+            former_temporary_channel_id: LdkChannelId([5; 32]),
+        };
+        let (channel, channel_id) = (ChannelRef([4; 16]), ChannelId([3; 32]));
+        let safe = LightningEvent::FundingSafe { channel, channel_id, peer, funding };
+        assert_eq!(translate(&event), Some(safe));
     }
 }

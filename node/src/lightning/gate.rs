@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 use super::build::ChannelManager;
 use super::connections::Reading;
 use super::ticks::Answers;
+use super::withheld::Withheld;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::store::{Batch, Deltas, Gate};
 use crate::wallet::Wallet;
@@ -39,6 +40,8 @@ pub struct OutputGate {
     guarded: OnceLock<Guarded>,
     broadcasts: BroadcastQueue,
     wallet: Arc<Wallet>,
+    /// What waits for a leaf of a batch to be on chain.
+    pub(super) withheld: Withheld,
     held: Mutex<Held>,
     /// Packages LDK asked for since the last cycle.
     asked: Mutex<Vec<Vec<Transaction>>>,
@@ -71,12 +74,14 @@ struct Held {
 }
 
 impl OutputGate {
-    /// Makes a gate in front of `broadcasts`. `wallet` hears of every transaction.
-    pub fn new(broadcasts: BroadcastQueue, wallet: Arc<Wallet>) -> Self {
+    /// Makes a gate in front of `broadcasts`. `wallet` hears of every transaction that is not
+    /// `withheld`.
+    pub(super) fn new(broadcasts: BroadcastQueue, wallet: Arc<Wallet>, withheld: Withheld) -> Self {
         Self {
             guarded: OnceLock::new(),
             broadcasts,
             wallet,
+            withheld,
             held: Mutex::default(),
             asked: Mutex::default(),
             handling: Mutex::new(()),
@@ -113,9 +118,22 @@ impl OutputGate {
         handle();
     }
 
+    /// Coins that `package` spends are taken from here on, and change of it counts.
+    fn tell_wallet(&self, package: &[Transaction]) {
+        for transaction in package {
+            let _durable_before_it_leaves = self.wallet.apply_unconfirmed(transaction);
+        }
+    }
+
     /// Returns the messages that may be sent now.
     pub(super) fn take_ready(&self) -> Vec<MessageSendEvent> {
         self.held.lock().ready.drain(..).collect()
+    }
+
+    /// Lets an answer leave that depends on nothing that must be durable.
+    pub(super) fn answer(&self, message: MessageSendEvent) {
+        self.held.lock().ready.push_back(message);
+        self.released.notify_one();
     }
 
     /// Tells LDK that `peer` has gone, and drops what was meant for that connection.
@@ -181,6 +199,12 @@ impl Gate for OutputGate {
             std::mem::take(&mut held.packages)
         };
         for package in packages {
+            if let Some(package) = self.withheld.pass(package) {
+                self.broadcasts.push(package);
+            }
+        }
+        for package in self.withheld.take_due() {
+            self.tell_wallet(&package);
             self.broadcasts.push(package);
         }
         self.released.notify_one();
@@ -191,9 +215,8 @@ impl BroadcasterInterface for OutputGate {
     fn broadcast_transactions(&self, transactions: &[(&Transaction, TransactionType)]) {
         let package: Vec<Transaction> =
             transactions.iter().map(|(transaction, _)| (*transaction).clone()).collect();
-        for transaction in &package {
-            // Coins it spends are taken from here on, and change of it counts.
-            let _durable_before_it_leaves = self.wallet.apply_unconfirmed(transaction);
+        if !self.withheld.waits(&package) {
+            self.tell_wallet(&package);
         }
         self.asked.lock().push(package);
     }

@@ -1,6 +1,8 @@
 //! The channel manager as the peer handler sees it: behind the gate.
 //!
-//! Every message goes straight in. What comes out is what [`OutputGate`] has released.
+//! Every message goes straight in, but for a splice of a channel that a batch funds: its funding
+//! output is not on chain, and the batch's tree has no room for another. What comes out is what
+//! [`OutputGate`] has released.
 
 use std::sync::Arc;
 
@@ -12,17 +14,41 @@ use lightning::types::features::{InitFeatures, NodeFeatures};
 
 use super::build::ChannelManager;
 use super::gate::OutputGate;
+use crate::chain::virtual_confirmation::VirtualConfirmations;
 
 /// LDK's channel manager with its outgoing messages gated.
 pub struct GatedManager {
     manager: Arc<ChannelManager>,
     gate: Arc<OutputGate>,
+    confirmations: Arc<VirtualConfirmations>,
 }
 
 impl GatedManager {
-    /// Puts `gate` in front of `manager`.
-    pub fn new(manager: Arc<ChannelManager>, gate: Arc<OutputGate>) -> Self {
-        Self { manager, gate }
+    /// Puts `gate` in front of `manager`; `confirmations` knows which channels a batch funds.
+    pub fn new(
+        manager: Arc<ChannelManager>,
+        gate: Arc<OutputGate>,
+        confirmations: Arc<VirtualConfirmations>,
+    ) -> Self {
+        Self { manager, gate, confirmations }
+    }
+
+    /// Whether a batch funds `channel` of `peer`, off the chain.
+    fn is_virtual(&self, peer: PublicKey, channel: ChannelId) -> bool {
+        let channels = self.manager.list_channels_with_counterparty(&peer);
+        let details = channels.into_iter().find(|details| details.channel_id == channel);
+        details
+            .and_then(|details| details.funding_txo)
+            .is_some_and(|funding| self.confirmations.path_to(funding.txid).is_some())
+    }
+
+    /// Ends the connection: what the peer began on `channel` ends with it.
+    fn refuse_splice(&self, peer: PublicKey, channel: ChannelId) {
+        tracing::warn!(%peer, %channel, "peer wants to splice a channel of a batch; refused");
+        let data = "a channel of a batch cannot be spliced; roll it over instead".to_owned();
+        let msg = msgs::WarningMessage { channel_id: channel, data };
+        let action = msgs::ErrorAction::DisconnectPeerWithWarning { msg };
+        self.gate.answer(MessageSendEvent::HandleError { node_id: peer, action });
     }
 }
 
@@ -73,6 +99,14 @@ macro_rules! forward {
                 self.manager.handle_revoke_and_ack(peer, message);
             }
 
+            fn handle_splice_init(&self, peer: PublicKey, message: &msgs::SpliceInit) {
+                if self.is_virtual(peer, message.channel_id) {
+                    self.refuse_splice(peer, message.channel_id);
+                } else {
+                    self.manager.handle_splice_init(peer, message);
+                }
+            }
+
             fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
                 self.manager.get_chain_hashes()
             }
@@ -96,7 +130,6 @@ forward! {
         handle_shutdown: Shutdown,
         handle_closing_signed: ClosingSigned,
         handle_stfu: Stfu,
-        handle_splice_init: SpliceInit,
         handle_splice_ack: SpliceAck,
         handle_splice_locked: SpliceLocked,
         handle_tx_add_input: TxAddInput,

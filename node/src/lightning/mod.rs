@@ -4,6 +4,7 @@
 //! Read `gate.rs` first: it keeps the one rule on which the node's safety rests. `build.rs` is
 //! the assembly, `driver.rs` the loop, `persist.rs` what lands in the store.
 
+mod batch_messages;
 mod build;
 mod chain;
 mod channels;
@@ -27,7 +28,10 @@ mod splice;
 mod ticks;
 pub mod types;
 mod user_config;
+mod virtual_channels;
+mod withheld;
 
+pub use batch_messages::{BatchArrival, BatchMessages};
 pub use build::{Loaded, Materials};
 pub use channels::{
     ChannelCommandError, ChannelSnapshot, ClaimKind, Claimable, ForwardingFees, OpenChannel,
@@ -45,3 +49,4 @@ pub use room::{ConnectError, Lightning, PeerInfo};
 pub use routes::{Hop, PartRoute, RouteEstimate, RouteQuery, RouteTarget};
 pub use splice::{MonitorWeight, PendingSplice, SpliceOut};
 pub use user_config::ChannelPolicy;
+pub use virtual_channels::UnfundedChannel;

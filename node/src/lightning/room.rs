@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::batch_messages::BatchMessages;
 use super::build::{Loaded, Parts};
 use super::connections::{Connections, Direction};
 use super::driver::{self, EventHandler};
@@ -103,6 +104,11 @@ impl Lightning {
     /// What the follower feeds while the node runs.
     pub fn listeners(&self) -> Vec<Arc<dyn ChainListener>> {
         super::chain::listeners(&self.parts, true)
+    }
+
+    /// The messages of the batch protocol.
+    pub fn batch_messages(&self) -> &Arc<BatchMessages> {
+        &self.parts.batch_messages
     }
 
     /// This node's identity.

@@ -17,7 +17,7 @@ use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::environment::Clock;
 use crate::journal::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
 use crate::store::{Batch, Committer, StoreError, Ticket};
-use crate::wallet::{BumpError, SendAmount, SpendError, Wallet};
+use crate::wallet::{BumpError, Owner, SendAmount, SpendError, Wallet};
 
 /// Why no address is given.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,25 @@ impl OnChain {
             if info.confirmed_in.is_none() && (info.purpose.is_some() || closes) {
                 tracing::info!(txid = %info.txid, "unconfirmed transaction is broadcast again");
                 self.broadcasts.push(vec![Transaction::clone(&info.transaction)]);
+            }
+        }
+    }
+
+    /// Frees coins held for transactions that nobody remembers: the hold was durable before the
+    /// record of what it was for. `known` are the transactions that records name.
+    ///
+    /// Whatever was broadcast is known to the wallet, so these never were.
+    pub fn free_forgotten(&self, known: &HashSet<Txid>) {
+        let seen: HashSet<Txid> =
+            self.wallet.list_transactions().into_iter().map(|info| info.txid).collect();
+        for (outpoint, owner) in self.wallet.holds() {
+            let Owner::Transaction(txid) = owner else { continue };
+            if known.contains(&txid) || seen.contains(&txid) {
+                continue;
+            }
+            tracing::info!(%outpoint, %txid, "coin was held for a transaction that never was");
+            if let Err(error) = self.wallet.release(owner) {
+                tracing::warn!(%outpoint, %error, "coin stays held");
             }
         }
     }

@@ -186,6 +186,7 @@ mod tests {
             push_msat: 0,
             announced: true,
             feerate_sat_per_vb: None,
+            batch: false,
         };
         let mut at = std::time::Duration::ZERO;
         [opened]

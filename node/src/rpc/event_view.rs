@@ -328,6 +328,7 @@ mod tests {
             push_msat: 0,
             announced: false,
             feerate_sat_per_vb: None,
+            batch: false,
         };
         let txid: bitcoin::Txid =
             "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b".parse().unwrap();

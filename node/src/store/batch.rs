@@ -45,9 +45,36 @@ pub enum Table {
     Wallet,
     /// Transactions to rebroadcast until they are buried.
     Broadcast,
+    /// Batches this node takes part in: root, leaves and where they confirmed, by root outpoint.
+    VirtualBatch,
+    /// Signed paths to the leaves of batches, by root outpoint and slot (big endian).
+    VirtualPath,
+    /// How each batch of this hub began, by batch id.
+    HubBatch,
+    /// What happened to it since, by batch id and number (big endian).
+    HubBatchEvent,
+    /// Its signed tree, by batch id.
+    HubTree,
+    /// How each wish of this user for a channel of a batch began, by registration id.
+    UserBatch,
+    /// What happened to it since, by registration id and number (big endian).
+    UserBatchEvent,
 }
 
 impl Table {
+    /// The tables whose records are written once or twice and kept: what grows with a node's
+    /// years. The others hold what a node works with, written again and again.
+    pub(super) const HISTORY: [Self; 8] = [
+        Self::MonitorArchive,
+        Self::Journal,
+        Self::Idempotency,
+        Self::Payment,
+        Self::PaymentIndex,
+        Self::PaymentHash,
+        Self::Invoice,
+        Self::InvoiceIndex,
+    ];
+
     /// The table's name: the first part of its keys.
     pub const fn name(self) -> &'static str {
         match self {
@@ -70,6 +97,13 @@ impl Table {
             Table::Peer => "peer",
             Table::Wallet => "wallet",
             Table::Broadcast => "broadcast",
+            Table::VirtualBatch => "virtual-batch",
+            Table::VirtualPath => "virtual-path",
+            Table::HubBatch => "hub-batch",
+            Table::HubBatchEvent => "hub-batch-event",
+            Table::HubTree => "hub-tree",
+            Table::UserBatch => "user-batch",
+            Table::UserBatchEvent => "user-batch-event",
         }
     }
 

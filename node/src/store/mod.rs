@@ -90,6 +90,16 @@ pub enum StoreError {
         /// The newest version this program reads.
         known: u32,
     },
+    /// The store was written by an older program, from before its layout changed.
+    #[error(
+        "store has format version {found}, this program reads {known}; close its channels with the version that wrote it, then start anew"
+    )]
+    OlderVersion {
+        /// The version on disk.
+        found: u32,
+        /// The version this program reads.
+        known: u32,
+    },
     /// The store on disk belongs to another engine.
     #[error(
         "data directory {path} holds a {found} store, the configuration says {configured}; set store.engine = \"{found}\""

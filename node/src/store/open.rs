@@ -79,7 +79,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 64 * 1024 * 1024,
-            write_buffer_bytes: 16 * 1024 * 1024,
+            write_buffer_bytes: 32 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
         }
     }
@@ -89,8 +89,8 @@ impl Default for StoreOptions {
 ///
 /// # Errors
 ///
-/// [`StoreError::InUse`] while another holder lives, [`StoreError::NewerVersion`] and
-/// [`StoreError::OtherEngine`] if the header says so, [`StoreError::DiskFull`] below the reserve,
+/// [`StoreError::InUse`] while another holder lives, [`StoreError::NewerVersion`],
+/// [`StoreError::OlderVersion`] and [`StoreError::OtherEngine`] if the header says so, [`StoreError::DiskFull`] below the reserve,
 /// [`StoreError::Corrupt`] if header or data do not read, else [`StoreError::Io`].
 pub fn open(
     data_dir: &Path,
@@ -175,6 +175,12 @@ impl Header {
                 known: FORMAT_VERSION,
             });
         }
+        if self.format_version < FORMAT_VERSION {
+            return Err(StoreError::OlderVersion {
+                found: self.format_version,
+                known: FORMAT_VERSION,
+            });
+        }
         if self.engine != configured {
             return Err(StoreError::OtherEngine {
                 path: data_dir.display().to_string(),
@@ -249,8 +255,8 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The newest layout this program reads and the one it writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The layout this program reads and writes. 2: fjall keeps history in a keyspace of its own.
+pub const FORMAT_VERSION: u32 = 2;
 
 const LOCK_FILE: &str = "store.lock";
 const STORE_DIR: &str = "store";

@@ -5,6 +5,7 @@
 //! network on a chain of their own and stop both after it. Nothing here sleeps to let time
 //! pass: every wait is for a condition, and fails loudly if it does not come.
 
+mod batch;
 mod burst;
 mod chain;
 mod ledger;
@@ -17,6 +18,10 @@ use node::dev::{Cluster, DevChain, find_bitcoind};
 use node::runtime::telemetry::{self, LogFormat};
 use tokio::sync::Semaphore;
 
+pub use batch::{
+    BatchMember, FormedBatch, batch_usable, broadcast, form, form_paying, hub_record,
+    open_unfunded, signed_leaves, signed_tree, slots, tree_stays_off_chain,
+};
 pub use burst::{Burst, burst};
 pub use chain::{mine_until, mine_until_swept};
 pub use ledger::{Ledger, NAMES, connected, hub_fee};

@@ -39,7 +39,7 @@ use super::ids::{ATTEMPTS_MAX, Attempt, BatchId, Peer, RegistrationId, Timestamp
 use super::message::DropReason;
 
 /// What a hub offers and how long it waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HubPolicy {
     /// Most users of a batch: a batch closes when it is full.
     pub users_max: usize,
@@ -50,10 +50,13 @@ pub struct HubPolicy {
     /// How long all channels may take to exchange commitments, in milliseconds.
     pub funding_ms: u64,
     /// Least capacity of a channel.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub capacity_min: Amount,
     /// Greatest capacity of a channel.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub capacity_max: Amount,
     /// What a place costs.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub fee: Amount,
 }
 
@@ -99,7 +102,7 @@ pub struct HubBatch {
 }
 
 /// Where a batch stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum HubPhase {
     /// Users register.
     Gathering {
@@ -161,13 +164,15 @@ pub enum HubPhase {
 }
 
 /// One user of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HubMember {
     /// Its wish.
     pub registration: RegistrationId,
     /// Capacity of its channel.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub capacity: Amount,
     /// How much it wants to be able to receive.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub inbound: Amount,
     /// Its tree key of each attempt.
     pub tree_keys: [PublicKey; ATTEMPTS_MAX as usize],
@@ -182,7 +187,7 @@ pub struct HubMember {
 }
 
 /// What a user has done in the step at hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum StepState {
     /// Nothing yet.
     Waiting,

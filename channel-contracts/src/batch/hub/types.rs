@@ -131,7 +131,7 @@ pub enum HubInput {
 }
 
 /// What has happened to a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HubEvent {
     /// A user has a place.
     MemberJoined {

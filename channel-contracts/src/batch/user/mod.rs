@@ -40,13 +40,14 @@ use super::message::{Message, Register};
 use crate::musig::{PartialSignature, PublicNonce};
 
 /// How long a user waits, and what it is ready to pay.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UserPolicy {
     /// How long the hub may take for each step, in milliseconds.
     pub step_ms: u64,
     /// How long a batch may gather users, in milliseconds.
     pub gathering_max_ms: u32,
     /// The most a place may cost.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub fee_max: Amount,
     /// Blocks of life a batch must have at least, from the best block to E.
     pub life_min: u32,
@@ -66,13 +67,15 @@ impl Default for UserPolicy {
 }
 
 /// What a user asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UserRequest {
     /// Names the wish.
     pub registration: RegistrationId,
     /// Capacity of the channel.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub capacity: Amount,
     /// How much of it must be receivable at once.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub inbound: Amount,
     /// A fresh tree key for each attempt.
     pub tree_keys: [PublicKey; ATTEMPTS_MAX as usize],
@@ -97,18 +100,19 @@ pub struct UserBatch {
 }
 
 /// What the hub promised when it accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Place {
     /// The batch.
     pub batch: BatchId,
     /// What the place costs.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub fee: Amount,
     /// `E`.
     pub expiry: absolute::Height,
 }
 
 /// The one proposal of an attempt that is answered. `leaf_txid` commits to all of its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Offer {
     /// The attempt.
     pub attempt: Attempt,
@@ -119,7 +123,7 @@ pub struct Offer {
 }
 
 /// Where a user's channel stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum UserPhase {
     /// `register` is sent.
     Registering {

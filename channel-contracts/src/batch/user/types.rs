@@ -11,7 +11,7 @@ use crate::musig::{AggregatedNonce, PartialSignature, PublicNonce, SchnorrSignat
 use crate::tree::LeafSlot;
 
 /// What the machine keeps of a proposal that was found right.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Agreed {
     /// The attempt.
     pub attempt: Attempt,
@@ -29,7 +29,7 @@ pub struct Agreed {
 }
 
 /// Why a batch came to nothing for this user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum OverReason {
     /// The hub has no place.
     #[error("the hub declined: {0}")]
@@ -64,7 +64,7 @@ pub enum OverReason {
 }
 
 /// Why a path is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum UnrollReason {
     /// The user wants to leave.
     Requested,
@@ -169,7 +169,7 @@ pub enum UserInput {
 }
 
 /// What has happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UserEvent {
     /// The hub accepted.
     PlaceGiven {
@@ -188,12 +188,14 @@ pub enum UserEvent {
     },
     /// Nonces exist.
     NoncesMade {
-        /// Their public halves.
+        /// Their public halves. Not stored: sessions end with the process.
+        #[serde(skip)]
         nonces: Vec<PublicNonce>,
     },
     /// Partial signatures exist.
     PartialsMade {
-        /// The signatures.
+        /// The signatures. Not stored either.
+        #[serde(skip)]
         partials: Vec<PartialSignature>,
     },
     /// Another phase begins.

@@ -18,6 +18,9 @@ use super::request::{Limits, Question, Terminals};
 use super::search::{Scratch, Step, Used, Walk};
 use super::snapshot::Snapshot;
 
+/// Paths kept for the next collection: about as many as a search looks at.
+const SPARE_MAX: usize = 64;
+
 /// Why there is no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoRoute {
@@ -73,6 +76,8 @@ struct Walked {
 impl Collected {
     /// Forgets the paths found before.
     pub fn clear(&mut self) {
+        // Shortcuts bring paths of their own and take none back.
+        self.paths.truncate(SPARE_MAX.saturating_sub(self.spare.len()));
         self.spare.append(&mut self.paths);
         self.used.clear();
     }
@@ -285,5 +290,20 @@ fn exhaust(used: &mut Used, id: HopId) {
         HopId::Blinded(_) => {
             used.insert(id, u64::MAX);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_nobody_takes_back_do_not_pile_up() {
+        let mut collected = Collected::default();
+        for _ in 0..1_000 {
+            collected.clear();
+            collected.paths.push(PaymentPath::default());
+        }
+        assert_eq!(collected.spare.len(), SPARE_MAX);
     }
 }

@@ -1,0 +1,84 @@
+//! Channel batches: a hub and its users form one, and each follows its part to the end.
+//!
+//! What may happen, and who is at fault, is decided by the machines of
+//! [`channel_contracts::batch`]. This is their shell: it hears messages, LDK, blocks and the
+//! clock, makes what was decided durable, and does what was asked.
+//!
+//! - `service.rs`: the one loop, and what callers ask for.
+//! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
+//! - `record.rs`: what the store has of them.
+//! - `policy.rs`: what a hub offers and a user accepts, from the configuration.
+//!
+//! Until a batch is funded nothing of it survives a restart on either side: nonces die with the
+//! process, and LDK drops channels without funding. From the signed tree on, a hub's batch and a
+//! user's path are durable before anybody is told.
+//!
+//! Source: BATCHES §3 to §5.
+
+mod hub;
+mod policy;
+mod record;
+mod service;
+mod user;
+
+use std::sync::Arc;
+
+use bitcoin::OutPoint;
+use channel_contracts::batch::{Message, Peer, Timestamp};
+
+pub use policy::{BatchPolicy, BatchRole};
+pub use service::{BatchView, Batches, JoinError, JoinRequest, JoinState, JoinView};
+
+use crate::chain::ChainSource;
+use crate::chain::broadcast::BroadcastQueue;
+use crate::chain::fees::FeeEstimates;
+use crate::chain::virtual_confirmation::VirtualConfirmations;
+use crate::channels::Channels;
+use crate::environment::{Clock, Entropy};
+use crate::keys::BatchSecrets;
+use crate::lightning::Lightning;
+use crate::store::Committer;
+use crate::wallet::Wallet;
+
+/// What the service works with.
+pub struct Parts {
+    /// The store.
+    pub committer: Committer,
+    /// LDK.
+    pub lightning: Arc<Lightning>,
+    /// Records of channels.
+    pub channels: Arc<Channels>,
+    /// The hub's coins.
+    pub wallet: Arc<Wallet>,
+    /// Feerates.
+    pub fees: FeeEstimates,
+    /// What LDK sees of batches.
+    pub confirmations: Arc<VirtualConfirmations>,
+    /// The chain.
+    pub chain: Arc<dyn ChainSource>,
+    /// The way out for batch transactions.
+    pub broadcasts: BroadcastQueue,
+    /// Nonces and names.
+    pub entropy: Arc<dyn Entropy>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Keys of trees.
+    pub secrets: BatchSecrets,
+    /// What this node offers and accepts.
+    pub policy: BatchPolicy,
+}
+
+impl Parts {
+    fn now(&self) -> Timestamp {
+        Timestamp(crate::journal::millis(self.clock.now()))
+    }
+
+    /// Brings the path to `funding` onto the chain.
+    fn publish_path(&self, funding: OutPoint) {
+        tracing::error!(%funding, "publishing a path is not built yet");
+    }
+
+    fn send(&self, peer: Peer, message: &Message) {
+        self.lightning.batch_messages().send(peer.0, message);
+    }
+}

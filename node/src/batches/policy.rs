@@ -1,0 +1,48 @@
+//! What a hub offers and a user accepts.
+
+use channel_contracts::batch::hub::HubPolicy;
+use channel_contracts::batch::user::UserPolicy;
+
+pub use crate::config::BatchRole;
+use crate::config::BatchConfig;
+
+/// What this node does in batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// Hub, user, both or neither.
+    pub role: BatchRole,
+    /// What it offers as a hub.
+    pub hub: HubPolicy,
+    /// What it accepts as a user.
+    pub user: UserPolicy,
+    /// Blocks from the confirmation of a batch to its expiry.
+    pub life: u32,
+}
+
+impl BatchPolicy {
+    /// From the configuration.
+    pub fn new(config: &BatchConfig) -> Self {
+        let sat = bitcoin::Amount::from_sat;
+        let step_ms = config.step_seconds * 1_000;
+        Self {
+            role: config.role,
+            hub: HubPolicy {
+                users_max: config.users_max,
+                gathering_ms: config.gathering_ms,
+                step_ms,
+                funding_ms: 3 * step_ms,
+                capacity_min: sat(config.capacity_min_sat),
+                capacity_max: sat(config.capacity_max_sat),
+                fee: sat(config.fee_sat),
+            },
+            user: UserPolicy {
+                // The hub waits for the slowest user at each step.
+                step_ms: 6 * step_ms,
+                fee_max: sat(config.fee_max_sat),
+                life_min: config.life_blocks / 2,
+                ..UserPolicy::default()
+            },
+            life: config.life_blocks,
+        }
+    }
+}

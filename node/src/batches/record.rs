@@ -1,0 +1,173 @@
+//! What the store has of batches: how each machine began and what happened to it since.
+//!
+//! A machine is brought back by replaying its events. Beside a hub's events lies its signed tree:
+//! the batch transaction and the tree's signatures, from which every path is made again.
+
+use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::{Transaction, absolute};
+use channel_contracts::batch::hub::HubPolicy;
+use channel_contracts::batch::user::{UserPolicy, UserRequest};
+use channel_contracts::batch::{
+    Attempt, BatchId, HubBatch, HubEvent, RegistrationId, Timestamp, UserBatch, UserEvent,
+};
+use channel_contracts::musig::SchnorrSignature;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::lightning::types::NodeId;
+use crate::store::{Batch, Committer, StoreError, Table};
+
+/// How a hub's batch began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct HubBegun {
+    pub policy: HubPolicy,
+    pub expiry: absolute::Height,
+    pub at: Timestamp,
+}
+
+/// How a user's wish began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct UserBegun {
+    pub hub: NodeId,
+    pub request: UserRequest,
+    pub policy: UserPolicy,
+    pub at: Timestamp,
+}
+
+/// A hub's tree with all its signatures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct StoredTree {
+    pub attempt: Attempt,
+    #[serde(with = "serde_bytes")]
+    transaction: Vec<u8>,
+    /// 64 bytes each, in the tree's order.
+    #[serde(with = "serde_bytes")]
+    signatures: Vec<u8>,
+}
+
+impl StoredTree {
+    pub fn new(
+        attempt: Attempt,
+        transaction: &Transaction,
+        signatures: &[SchnorrSignature],
+    ) -> Self {
+        let signatures = signatures.iter().flat_map(|signature| signature.0).collect();
+        Self { attempt, transaction: serialize(transaction), signatures }
+    }
+
+    pub fn transaction(&self) -> Result<Transaction, StoreError> {
+        deserialize(&self.transaction).map_err(|error| corrupt(&error))
+    }
+
+    pub fn signatures(&self) -> Vec<SchnorrSignature> {
+        let (signatures, _rest) = self.signatures.as_chunks();
+        signatures.iter().copied().map(SchnorrSignature).collect()
+    }
+
+    pub fn put(&self, batch: BatchId, writes: &mut Batch) {
+        writes.put(Table::HubTree.key(batch.0), encode(self));
+    }
+
+    pub fn get(committer: &Committer, batch: BatchId) -> Result<Option<Self>, StoreError> {
+        committer.get(&Table::HubTree.key(batch.0))?.map(|value| decode(&value)).transpose()
+    }
+}
+
+/// The stored events of one machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EventLog {
+    table: Table,
+    id: [u8; 32],
+    next: u32,
+}
+
+impl EventLog {
+    /// Writes how the machine of `batch` began.
+    pub fn begin_hub(batch: BatchId, begun: &HubBegun, writes: &mut Batch) -> Self {
+        writes.put(Table::HubBatch.key(batch.0), encode(begun));
+        Self { table: Table::HubBatchEvent, id: batch.0, next: 0 }
+    }
+
+    /// Writes how the machine of `registration` began.
+    pub fn begin_user(registration: RegistrationId, begun: &UserBegun, writes: &mut Batch) -> Self {
+        writes.put(Table::UserBatch.key(registration.0), encode(begun));
+        Self { table: Table::UserBatchEvent, id: registration.0, next: 0 }
+    }
+
+    /// Writes `events` behind those before.
+    pub fn append<E: Serialize>(&mut self, events: &[E], writes: &mut Batch) {
+        for event in events {
+            let key = [&self.id[..], &self.next.to_be_bytes()].concat();
+            writes.put(self.table.key(key), encode(event));
+            self.next += 1;
+        }
+    }
+
+    fn read<E: DeserializeOwned>(
+        committer: &Committer,
+        table: Table,
+        id: [u8; 32],
+    ) -> Result<(Self, Vec<E>), StoreError> {
+        let (from, to) = (table.key([&id[..], &[0; 4]].concat()), table.key([&id[..], &[0xff; 4]].concat()));
+        let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
+        let events = pairs.iter().map(|(_, value)| decode(value)).collect::<Result<Vec<E>, _>>()?;
+        let next = u32::try_from(events.len()).map_err(|error| corrupt(&error))?;
+        Ok((Self { table, id, next }, events))
+    }
+}
+
+/// Reads a hub's batches, as their events left them.
+pub(super) fn load_hub(committer: &Committer) -> Result<Vec<(HubBatch, EventLog)>, StoreError> {
+    let mut batches = Vec::new();
+    for (id, begun) in load_begun::<HubBegun>(committer, Table::HubBatch)? {
+        let mut machine = HubBatch::open(BatchId(id), begun.policy, begun.expiry, begun.at);
+        let (log, events) = EventLog::read::<HubEvent>(committer, Table::HubBatchEvent, id)?;
+        events.into_iter().for_each(|event| machine.apply(event));
+        batches.push((machine, log));
+    }
+    Ok(batches)
+}
+
+/// Reads a user's wishes, as their events left them, with the hub each was made to.
+pub(super) fn load_user(
+    committer: &Committer,
+) -> Result<Vec<(NodeId, UserBatch, EventLog)>, StoreError> {
+    let mut wishes = Vec::new();
+    for (id, begun) in load_begun::<UserBegun>(committer, Table::UserBatch)? {
+        let (mut machine, _sent_before) =
+            UserBatch::register(begun.request, begun.policy, begun.at);
+        let (log, events) = EventLog::read::<UserEvent>(committer, Table::UserBatchEvent, id)?;
+        events.into_iter().for_each(|event| machine.apply(event));
+        wishes.push((begun.hub, machine, log));
+    }
+    Ok(wishes)
+}
+
+fn load_begun<T: DeserializeOwned>(
+    committer: &Committer,
+    table: Table,
+) -> Result<Vec<([u8; 32], T)>, StoreError> {
+    let (from, to) = table.range();
+    let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
+    pairs
+        .into_iter()
+        .map(|(key, value)| {
+            let id = table.rest(&key).and_then(|rest| rest.try_into().ok());
+            Ok((id.ok_or_else(|| corrupt(&"its id is odd"))?, decode(&value)?))
+        })
+        .collect()
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).expect("writing to memory cannot fail");
+    bytes
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    ciborium::from_reader(bytes).map_err(|error| corrupt(&error))
+}
+
+fn corrupt(detail: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("record of a batch: {detail}"))
+}

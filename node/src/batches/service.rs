@@ -1,0 +1,740 @@
+//! The loop of the batch service, and what callers ask for.
+//!
+//! Whatever reaches a machine goes through [`Batches::turn`], one at a time: decide, make durable
+//! what must be, then act; what an act comes to is decided in its turn. LDK's events wait in a
+//! queue in memory. One that is lost in a crash is found again at the start, when each machine
+//! is compared with the records of channels and of the chain.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{Amount, OutPoint, Txid, absolute};
+use channel_contracts::batch::hub::HubInput;
+use channel_contracts::batch::message::{DeclineReason, Declined, DropReason, Dropped};
+use channel_contracts::batch::user::{UserInput, UserRequest};
+use channel_contracts::batch::{
+    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubPolicy, LeafState, Message, Peer,
+    RegistrationId, Timestamp, UserBatch, UserEffect, UserPhase,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+
+use super::Parts;
+use super::hub::HubLife;
+use super::record::{EventLog, HubBegun, UserBegun, load_hub, load_user};
+use super::user::UserLife;
+use crate::chain::follower::SyncState;
+use crate::channels::ChannelState;
+use crate::lightning::types::{ChannelRef, NodeId};
+use crate::lightning::{BatchArrival, CloseKind, LightningEvent};
+use crate::runtime::Tasks;
+use crate::store::{Batch, StoreError};
+
+/// The channel service of batches, for both roles.
+pub struct Batches {
+    parts: Parts,
+    /// Held through a turn.
+    state: AsyncMutex<State>,
+    /// What LDK said since the last turn.
+    heard: Mutex<VecDeque<Heard>>,
+    woken: Notify,
+    views: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    hub: BTreeMap<BatchId, HubLife>,
+    /// The batch that gathers users.
+    gathering: Option<BatchId>,
+    user: BTreeMap<RegistrationId, UserLife>,
+    faults: HashMap<Peer, Faults>,
+    /// The best block told to the machines.
+    best: u32,
+}
+
+/// How often a peer broke off in a row, and until when it must wait.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    count: u32,
+    until: Option<Timestamp>,
+}
+
+/// What LDK said about a channel that may be one of a batch.
+#[derive(Debug, Clone)]
+enum Heard {
+    Funding { channel: ChannelRef, output: bitcoin::TxOut },
+    Safe { channel: ChannelRef },
+    Commitments { channel: ChannelRef, funding: OutPoint },
+    Closed { channel: ChannelRef, kind: CloseKind },
+}
+
+/// What reaches a machine.
+enum Input {
+    Hub(BatchId, HubInput),
+    User(RegistrationId, UserInput),
+    /// The hub is connected again and may not have heard what this wish said last.
+    Repeat(RegistrationId),
+}
+
+enum Effect {
+    Hub(BatchId, HubEffect),
+    User(RegistrationId, UserEffect),
+}
+
+/// A wish for a channel in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// The hub, which must be connected.
+    pub hub: NodeId,
+    /// Capacity of the channel.
+    pub capacity: Amount,
+    /// How much of it the user wants to be able to receive at once.
+    pub inbound: Amount,
+}
+
+/// Why a wish is refused. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The configuration says so.
+    #[error("this node takes no part in batches as a user; set batch.role to \"user\" or \"both\"")]
+    NotUser,
+    /// There is no connection.
+    #[error("hub {0} is not connected; connect to it first")]
+    NotConnected(NodeId),
+    /// The inbound amount is more than the channel holds.
+    #[error("inbound {inbound} is more than the capacity {capacity}")]
+    Inbound {
+        /// What should be receivable.
+        inbound: Amount,
+        /// What the channel holds.
+        capacity: Amount,
+    },
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a wish stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinView {
+    /// Its name.
+    pub registration: RegistrationId,
+    /// The hub.
+    pub hub: NodeId,
+    /// What was asked for.
+    pub capacity: Amount,
+    /// The batch, once the hub accepted.
+    pub batch: Option<BatchId>,
+    /// What the place costs, once the hub accepted.
+    pub fee: Option<Amount>,
+    /// When the batch expires.
+    pub expiry: Option<absolute::Height>,
+    /// Where it stands.
+    pub state: JoinState,
+    /// The channel, once there is one.
+    pub channel: Option<ChannelRef>,
+    /// Its funding output.
+    pub funding: Option<OutPoint>,
+    /// Transactions from the root to the channel.
+    pub levels: Option<usize>,
+}
+
+/// Where a wish stands, in words of the protocol.
+pub type JoinState = UserPhase;
+
+/// Where a batch of this hub stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchView {
+    /// Its name.
+    pub batch: BatchId,
+    /// Where it stands.
+    pub phase: HubPhase,
+    /// When it expires.
+    pub expiry: absolute::Height,
+    /// Its users.
+    pub users: Vec<NodeId>,
+    /// Who was left out, and why.
+    pub left_out: Vec<(NodeId, String)>,
+    /// The batch transaction, once there is one.
+    pub txid: Option<Txid>,
+}
+
+impl Batches {
+    /// Reads what the store has and tells each machine that the node was restarted.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn open(parts: Parts) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        for (machine, log) in load_hub(&parts.committer)? {
+            let mut life = HubLife::new(machine, log);
+            life.restore(&parts)?;
+            state.hub.insert(life.machine.id(), life);
+        }
+        let recorded = parts.channels.by_funding();
+        for (hub, machine, log) in load_user(&parts.committer)? {
+            let mut life = UserLife::new(hub, machine, log);
+            life.channel = life.funding().and_then(|funding| recorded.get(&funding)).copied();
+            state.user.insert(life.registration(), life);
+        }
+        Ok(Self {
+            parts,
+            state: AsyncMutex::new(state),
+            heard: Mutex::default(),
+            woken: Notify::new(),
+            views: watch::Sender::new(0),
+        })
+    }
+
+    /// Hears LDK.
+    pub fn handle(&self, event: &LightningEvent) {
+        let heard = match event {
+            LightningEvent::FundingNeeded { channel, capacity_sat, funding_script, .. } => {
+                let output = bitcoin::TxOut {
+                    value: Amount::from_sat(*capacity_sat),
+                    script_pubkey: funding_script.clone(),
+                };
+                Heard::Funding { channel: *channel, output }
+            }
+            LightningEvent::FundingSafe { channel, .. } => Heard::Safe { channel: *channel },
+            LightningEvent::ChannelPending { channel, funding, .. } => {
+                Heard::Commitments { channel: *channel, funding: *funding }
+            }
+            LightningEvent::ChannelClosed { channel, kind, .. } => {
+                Heard::Closed { channel: *channel, kind: *kind }
+            }
+            _ => return,
+        };
+        self.heard.lock().push_back(heard);
+        self.woken.notify_one();
+    }
+
+    /// Runs until the stop signal.
+    pub async fn run(self: Arc<Self>, mut sync: watch::Receiver<SyncState>, tasks: Tasks) {
+        if let Err(error) = self.restarted().await {
+            return tracing::error!(%error, "batches stand still");
+        }
+        loop {
+            let wake = self.next_wake().await;
+            tokio::select! {
+                biased;
+                () = tasks.stopped() => return,
+                () = self.parts.lightning.batch_messages().arrived() => {}
+                () = self.woken.notified() => {}
+                changed = sync.changed() => if changed.is_err() { return },
+                () = sleep(wake) => {}
+            }
+            let best = sync.borrow_and_update().synced.map_or(0, |block| block.height);
+            let mut state = self.state.lock().await;
+            let inputs = self.gather(&mut state, best);
+            if let Err(error) = self.turn(&mut state, inputs).await {
+                return tracing::error!(%error, "batches stand still");
+            }
+        }
+    }
+
+    /// Asks a hub for a channel in its next batch.
+    ///
+    /// # Errors
+    ///
+    /// See [`JoinError`].
+    pub async fn join(&self, request: &JoinRequest) -> Result<JoinView, JoinError> {
+        if !self.parts.policy.role.is_user() {
+            return Err(JoinError::NotUser);
+        }
+        if !self.parts.lightning.is_connected(&request.hub) {
+            return Err(JoinError::NotConnected(request.hub));
+        }
+        let JoinRequest { hub, capacity, inbound } = *request;
+        if inbound > capacity {
+            return Err(JoinError::Inbound { inbound, capacity });
+        }
+        let mut state = self.state.lock().await;
+        let registration = RegistrationId(self.parts.entropy.bytes());
+        let tree_keys = [0, 1, 2].map(|number| {
+            let attempt = Attempt::new(number).unwrap_or(Attempt::FIRST);
+            self.parts.secrets.user_tree(registration, attempt).public_key()
+        });
+        let best = height(state.best);
+        let wish = UserRequest { registration, capacity, inbound, tree_keys, best };
+        let (policy, at) = (self.parts.policy.user.clone(), self.parts.now());
+        let mut writes = Batch::default();
+        let begun = UserBegun { hub, request: wish.clone(), policy: policy.clone(), at };
+        let log = EventLog::begin_user(registration, &begun, &mut writes);
+        let (machine, effects) = UserBatch::register(wish, policy, at);
+        let mut life = UserLife::new(hub, machine, log);
+        life.channel = Some(self.parts.channels.expect_for_batch(hub, capacity.to_sat()));
+        state.user.insert(registration, life);
+        let ticket = self.parts.committer.enqueue(writes);
+        self.parts.committer.durable(ticket).await?;
+        let effects = effects.into_iter().map(|effect| Effect::User(registration, effect));
+        let inputs = self.act(&mut state, effects.collect()).await?;
+        self.turn(&mut state, inputs).await?;
+        let view = state.user.get(&registration).map(join_view);
+        view.ok_or_else(|| StoreError::Corrupt("a wish is gone".into()).into())
+    }
+
+    /// This node's wishes.
+    pub async fn joins(&self) -> Vec<JoinView> {
+        self.state.lock().await.user.values().map(join_view).collect()
+    }
+
+    /// This hub's batches.
+    pub async fn batches(&self) -> Vec<BatchView> {
+        self.state.lock().await.hub.values().map(batch_view).collect()
+    }
+
+    /// The batch transactions of this hub that its records name.
+    pub async fn transactions(&self) -> Vec<Txid> {
+        let state = self.state.lock().await;
+        state.hub.values().filter_map(|life| Some(life.machine.tree()?.root.txid)).collect()
+    }
+
+    /// Tells whenever something may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.views.subscribe()
+    }
+
+    /// Tells each machine that the node was restarted, what it missed, and does what it owes.
+    async fn restarted(&self) -> Result<(), StoreError> {
+        let mut state = self.state.lock().await;
+        let hubs: Vec<BatchId> = state.hub.keys().copied().collect();
+        let users: Vec<RegistrationId> = state.user.keys().copied().collect();
+        let mut inputs: Vec<Input> =
+            hubs.iter().map(|id| Input::Hub(*id, HubInput::Restarted)).collect();
+        inputs.extend(users.iter().map(|id| Input::User(*id, UserInput::Restarted)));
+        self.turn(&mut state, inputs).await?;
+        let missed = self.missed(&state);
+        self.turn(&mut state, missed).await?;
+        let mut owed: Vec<Effect> = Vec::new();
+        for (id, life) in &state.hub {
+            owed.extend(life.machine.unfinished_effects().into_iter().map(|e| Effect::Hub(*id, e)));
+        }
+        for (id, life) in &state.user {
+            owed.extend(life.machine.unfinished_effects().into_iter().map(|e| Effect::User(*id, e)));
+        }
+        let inputs = self.act(&mut state, owed).await?;
+        self.turn(&mut state, inputs).await
+    }
+
+    /// What the records of channels know and a user's machine does not.
+    fn missed(&self, state: &State) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for (id, life) in &state.user {
+            let (Some(channel), Some(funding)) = (life.channel, life.funding()) else { continue };
+            let Some(record) = self.parts.channels.recorded(channel) else { continue };
+            if life.machine.phase() == UserPhase::Leaf(LeafState::Signed)
+                && record.state != ChannelState::Closed
+            {
+                inputs.push(Input::User(*id, UserInput::CommitmentsExchanged { funding }));
+            }
+            if record.state == ChannelState::Closed {
+                inputs.push(Input::User(*id, closed(record.close_kind)));
+            }
+        }
+        inputs
+    }
+
+    /// When a machine wants to be woken next.
+    async fn next_wake(&self) -> Option<Duration> {
+        let state = self.state.lock().await;
+        let hubs = state.hub.values().filter_map(|life| life.machine.phase().deadline());
+        let users = state.user.values().filter_map(|life| life.machine.phase().deadline());
+        let next = hubs.chain(users).min()?;
+        Some(Duration::from_millis(next.0.saturating_sub(self.parts.now().0)))
+    }
+
+    /// Everything that has come since the last turn.
+    fn gather(&self, state: &mut State, best: u32) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for heard in std::mem::take(&mut *self.heard.lock()) {
+            inputs.extend(input_of(state, &heard));
+        }
+        for arrival in self.parts.lightning.batch_messages().take() {
+            inputs.extend(self.arrived(state, arrival));
+        }
+        let now = self.parts.now();
+        let due = |deadline: Option<Timestamp>| deadline.is_some_and(|deadline| deadline <= now);
+        for (id, life) in &state.hub {
+            if due(life.machine.phase().deadline()) {
+                inputs.push(Input::Hub(*id, HubInput::Tick));
+            }
+        }
+        for (id, life) in &state.user {
+            if due(life.machine.phase().deadline()) {
+                inputs.push(Input::User(*id, UserInput::Tick));
+            }
+        }
+        if best != state.best {
+            state.best = best;
+            inputs.extend(self.block(state, best));
+        }
+        inputs
+    }
+
+    /// What a new best block says to each machine.
+    fn block(&self, state: &State, best: u32) -> Vec<Input> {
+        let best = height(best);
+        let mut inputs = Vec::new();
+        for (id, life) in &state.hub {
+            if let Some(tree) = life.machine.tree().filter(|tree| tree.signed) {
+                let known = match life.machine.phase() {
+                    HubPhase::Live { at } | HubPhase::Expiring { at } => Some(at),
+                    _ => None,
+                };
+                let record = self.parts.confirmations.get(tree.root);
+                match record.and_then(|record| record.confirmed()) {
+                    Some(at) if known != Some(height(at.height)) => {
+                        let (txid, at) = (tree.root.txid, height(at.height));
+                        inputs.push(Input::Hub(*id, HubInput::BatchConfirmed { txid, at }));
+                    }
+                    None if known.is_some() => {
+                        inputs.push(Input::Hub(*id, HubInput::BatchDisconnected));
+                    }
+                    _ => {}
+                }
+            }
+            inputs.push(Input::Hub(*id, HubInput::Block { best }));
+        }
+        for (id, life) in &state.user {
+            inputs.extend(self.user_block(life, best).map(|input| Input::User(*id, input)));
+        }
+        inputs
+    }
+
+    fn user_block(
+        &self,
+        life: &UserLife,
+        best: absolute::Height,
+    ) -> impl Iterator<Item = UserInput> + use<> {
+        let mut inputs = Vec::new();
+        if let (UserPhase::Leaf(leaf), Some(agreed)) = (life.machine.phase(), life.machine.agreed())
+            && let Some(record) = self.parts.confirmations.get(agreed.root)
+        {
+            let known = match leaf {
+                LeafState::Confirmed { at } => Some(at),
+                _ => None,
+            };
+            match record.confirmed().map(|at| height(at.height)) {
+                Some(at) if leaf == LeafState::Funded || known.is_some_and(|known| known != at) => {
+                    let output = record.root_output().clone();
+                    inputs.push(UserInput::RootConfirmed { root: agreed.root, output, at });
+                }
+                None if known.is_some() => inputs.push(UserInput::RootDisconnected),
+                _ => {}
+            }
+            if leaf != LeafState::Unrolled && self.parts.confirmations.is_on_chain(agreed.funding) {
+                inputs.push(UserInput::LeafConfirmed);
+            }
+            let channel = life.channel;
+            let htlcs = channel.map(|c| self.parts.lightning.pending_htlcs(c)).unwrap_or_default();
+            inputs.push(UserInput::Block { best, htlcs });
+        }
+        inputs.into_iter()
+    }
+
+    /// Who a message is for.
+    fn arrived(&self, state: &mut State, arrival: BatchArrival) -> Vec<Input> {
+        match arrival {
+            BatchArrival::Connected { peer } => {
+                let users = state.user.iter().filter(|(_, life)| life.hub == peer);
+                users.map(|(id, _)| Input::Repeat(*id)).collect()
+            }
+            BatchArrival::Gone { peer } => {
+                let peer = Peer(peer);
+                let hubs = state.hub.iter().filter(|(_, life)| {
+                    life.machine.members().contains_key(&peer)
+                        && life.machine.phase().deadline().is_some()
+                });
+                hubs.map(|(id, _)| Input::Hub(*id, HubInput::PeerGone { peer })).collect()
+            }
+            BatchArrival::Malformed { peer, kind, detail } => {
+                tracing::warn!(%peer, kind, detail, "peer sent a wrong batch message");
+                let member = Peer(peer);
+                let hubs = state
+                    .hub
+                    .iter()
+                    .filter(|(_, life)| life.machine.members().contains_key(&member))
+                    .map(|(id, _)| Input::Hub(*id, HubInput::Malformed { peer: member }));
+                let users = state
+                    .user
+                    .iter()
+                    .filter(|(_, life)| life.hub == peer)
+                    .map(|(id, _)| Input::User(*id, UserInput::Malformed));
+                hubs.chain(users).collect()
+            }
+            BatchArrival::Message { peer, message } => self.message(state, peer, message),
+        }
+    }
+
+    fn message(&self, state: &mut State, from: NodeId, message: Message) -> Vec<Input> {
+        let peer = Peer(from);
+        let for_hub = |id: BatchId, message, banned_until| {
+            vec![Input::Hub(id, HubInput::Message { peer, message, banned_until })]
+        };
+        // A member that was away must hear that its batch is over, also if nothing is left of it.
+        let member = |state: &State, batch: BatchId, attempt: Attempt, message: Message| {
+            let reason = match state.hub.get(&batch).map(|life| life.machine.phase()) {
+                Some(HubPhase::Failed { reason }) => reason,
+                None => DropReason::Restart,
+                Some(_) => return for_hub(batch, message, None),
+            };
+            self.parts.send(peer, &Message::Dropped(Dropped { batch, attempt, reason }));
+            vec![]
+        };
+        let mine = |life: &UserLife, batch: BatchId| {
+            life.hub == from && life.machine.place().is_some_and(|place| place.batch == batch)
+        };
+        match &message {
+            Message::Register(register) => {
+                let Some(id) = self.gathering(state) else {
+                    let (registration, reason) =
+                        (register.registration, DeclineReason::Unavailable);
+                    self.parts.send(peer, &Message::Declined(Declined { registration, reason }));
+                    return vec![];
+                };
+                let until = state.faults.get(&peer).and_then(|faults| faults.until);
+                for_hub(id, message, until)
+            }
+            Message::Nonces(of) => member(state, of.batch, of.attempt, message),
+            Message::Partial(of) => member(state, of.batch, of.attempt, message),
+            Message::Stored(of) => member(state, of.batch, of.attempt, message),
+            Message::Refuse(of) => for_hub(of.batch, message, None),
+            Message::Release(of) => for_hub(of.batch, message, None),
+            Message::Accepted(_)
+            | Message::Declined(_)
+            | Message::Propose(_)
+            | Message::Sign(_)
+            | Message::Signed(_)
+            | Message::Dropped(_) => {
+                let wish = state.user.iter().find(|(id, life)| match &message {
+                    Message::Accepted(of) => **id == of.registration && life.hub == from,
+                    Message::Declined(of) => **id == of.registration && life.hub == from,
+                    Message::Propose(of) => mine(life, of.batch),
+                    Message::Sign(of) => mine(life, of.batch),
+                    Message::Signed(of) => mine(life, of.batch),
+                    Message::Dropped(of) => mine(life, of.batch),
+                    _ => false,
+                });
+                let Some((id, _)) = wish else {
+                    tracing::info!(peer = %from, kind = message.kind(), "no wish is meant");
+                    return vec![];
+                };
+                vec![Input::User(*id, UserInput::Message { message })]
+            }
+        }
+    }
+
+    /// The batch that takes users; opens one if there is none.
+    fn gathering(&self, state: &mut State) -> Option<BatchId> {
+        if !self.parts.policy.role.is_hub() || state.best == 0 {
+            return None;
+        }
+        let is_open = |id: &BatchId| {
+            let phase = state.hub.get(id).map(|life| life.machine.phase());
+            matches!(phase, Some(HubPhase::Gathering { .. }))
+        };
+        if let Some(id) = state.gathering.filter(is_open) {
+            return Some(id);
+        }
+        let id = BatchId(self.parts.entropy.bytes());
+        let policy: HubPolicy = self.parts.policy.hub.clone();
+        let expiry = height(state.best.saturating_add(self.parts.policy.life));
+        let at = self.parts.now();
+        let mut writes = Batch::default();
+        let begun = HubBegun { policy: policy.clone(), expiry, at };
+        let log = EventLog::begin_hub(id, &begun, &mut writes);
+        let _nothing_depends_on_it_yet = self.parts.committer.enqueue(writes);
+        state.hub.insert(id, HubLife::new(HubBatch::open(id, policy, expiry, at), log));
+        state.gathering = Some(id);
+        Some(id)
+    }
+
+    /// Lets machines decide until nothing is left to do.
+    async fn turn(&self, state: &mut State, inputs: Vec<Input>) -> Result<(), StoreError> {
+        let mut inputs = inputs;
+        while !inputs.is_empty() {
+            let effects = self.decide(state, std::mem::take(&mut inputs)).await?;
+            inputs = self.act(state, effects).await?;
+        }
+        self.views.send_modify(|turns| *turns += 1);
+        Ok(())
+    }
+
+    /// Lets machines decide about `inputs`. What they ask for may be done when this returns.
+    async fn decide(
+        &self,
+        state: &mut State,
+        inputs: Vec<Input>,
+    ) -> Result<Vec<Effect>, StoreError> {
+        let now = self.parts.now();
+        let mut writes = Batch::default();
+        let mut effects = Vec::new();
+        let mut is_binding = false;
+        for input in inputs {
+            match input {
+                Input::Hub(id, input) => {
+                    let Some(life) = state.hub.get_mut(&id) else { continue };
+                    let decided = life.decide(input, now, &mut writes);
+                    is_binding |= life.is_binding();
+                    effects.extend(decided.effects.into_iter().map(|e| Effect::Hub(id, e)));
+                    for event in &decided.events {
+                        state.faults.learn(event, now);
+                    }
+                }
+                Input::User(id, input) => {
+                    let Some(life) = state.user.get_mut(&id) else { continue };
+                    let asked = life.decide(input, now, &mut writes);
+                    is_binding |= life.is_binding();
+                    effects.extend(asked.into_iter().map(|e| Effect::User(id, e)));
+                }
+                Input::Repeat(id) => {
+                    let Some(life) = state.user.get(&id) else { continue };
+                    let owed = life.machine.unfinished_effects();
+                    effects.extend(owed.into_iter().map(|e| Effect::User(id, e)));
+                }
+            }
+        }
+        if !writes.is_empty() {
+            let ticket = self.parts.committer.enqueue(writes);
+            if is_binding && !effects.is_empty() {
+                self.parts.committer.durable(ticket).await?;
+            }
+        }
+        Ok(effects)
+    }
+
+    /// Does what machines asked for, in order.
+    async fn act(
+        &self,
+        state: &mut State,
+        effects: Vec<Effect>,
+    ) -> Result<Vec<Input>, StoreError> {
+        let mut inputs = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Hub(id, effect) => {
+                    let Some(life) = state.hub.get_mut(&id) else { continue };
+                    let came = life.run(&self.parts, effect).await?;
+                    inputs.extend(came.into_iter().map(|input| Input::Hub(id, input)));
+                }
+                Effect::User(id, effect) => {
+                    let Some(life) = state.user.get_mut(&id) else { continue };
+                    let came = life.run(&self.parts, effect).await?;
+                    inputs.extend(came.into_iter().map(|input| Input::User(id, input)));
+                }
+            }
+        }
+        Ok(inputs)
+    }
+}
+
+/// Which machine hears what LDK said.
+fn input_of(state: &mut State, heard: &Heard) -> Option<Input> {
+    if let Heard::Commitments { channel, funding } = heard {
+        // After a crash nobody but LDK may know which channel has the outpoint.
+        let meant = state.user.values_mut().filter(|life| life.funding() == Some(*funding));
+        meant.for_each(|life| life.channel = Some(*channel));
+    }
+    let channel = match heard {
+        Heard::Funding { channel, .. }
+        | Heard::Safe { channel }
+        | Heard::Commitments { channel, .. }
+        | Heard::Closed { channel, .. } => *channel,
+    };
+    let hub =
+        state.hub.iter().find_map(|(id, life)| Some((*id, life.peer_of(channel)?)));
+    if let Some((id, peer)) = hub {
+        let input = match heard {
+            Heard::Funding { output, .. } => {
+                HubInput::ChannelReady { peer, funding: output.clone() }
+            }
+            Heard::Safe { .. } => HubInput::FundingSafe { peer },
+            Heard::Closed { kind: CloseKind::Cooperative, .. } => HubInput::ChannelRetired { peer },
+            Heard::Closed { .. } => HubInput::ChannelFailed { peer },
+            Heard::Commitments { .. } => return None,
+        };
+        return Some(Input::Hub(id, input));
+    }
+    let (id, _) = state.user.iter().find(|(_, life)| life.channel == Some(channel))?;
+    let input = match heard {
+        Heard::Commitments { funding, .. } => {
+            UserInput::CommitmentsExchanged { funding: *funding }
+        }
+        Heard::Closed { kind, .. } => closed(Some(*kind)),
+        Heard::Funding { .. } | Heard::Safe { .. } => return None,
+    };
+    Some(Input::User(*id, input))
+}
+
+/// What the end of a channel means to its user.
+fn closed(kind: Option<CloseKind>) -> UserInput {
+    match kind {
+        Some(CloseKind::Cooperative) => UserInput::ChannelClosed,
+        _ => UserInput::ChannelFailed,
+    }
+}
+
+trait Learn {
+    fn learn(&mut self, event: &HubEvent, now: Timestamp);
+}
+
+impl Learn for HashMap<Peer, Faults> {
+    /// Counts who broke off, and forgets it of who came through.
+    fn learn(&mut self, event: &HubEvent, now: Timestamp) {
+        match event {
+            HubEvent::MemberLeftOut { peer, reason, .. } if reason.is_fault() => {
+                let faults = self.entry(*peer).or_default();
+                faults.count += 1;
+                faults.until = Some(now.plus_ms(HubPolicy::back_off_ms(faults.count)));
+            }
+            HubEvent::Retired { peer } => {
+                self.remove(peer);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn join_view(life: &UserLife) -> JoinView {
+    let (request, place, agreed) =
+        (life.machine.request(), life.machine.place(), life.machine.agreed());
+    JoinView {
+        registration: request.registration,
+        hub: life.hub,
+        capacity: request.capacity,
+        batch: place.map(|place| place.batch),
+        fee: place.map(|place| place.fee),
+        expiry: place.map(|place| place.expiry),
+        state: life.machine.phase(),
+        channel: life.channel,
+        funding: life.funding(),
+        levels: agreed.map(|agreed| agreed.levels),
+    }
+}
+
+fn batch_view(life: &HubLife) -> BatchView {
+    let left_out = life.machine.left_out().iter();
+    BatchView {
+        batch: life.machine.id(),
+        phase: life.machine.phase(),
+        expiry: life.machine.expiry(),
+        users: life.machine.members().keys().map(|peer| peer.0).collect(),
+        left_out: left_out.map(|(peer, reason)| (peer.0, reason.to_string())).collect(),
+        txid: life.machine.tree().map(|tree| tree.root.txid),
+    }
+}
+
+/// A height of the chain; those beyond 500,000,000 do not exist.
+fn height(height: u32) -> absolute::Height {
+    absolute::Height::from_consensus(height).unwrap_or(absolute::Height::MAX)
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,276 @@
+//! Virtual confirmation: LDK sees a batch's channels funded in the block of the batch's root.
+//!
+//! The funding transaction of such a channel, a *leaf*, is signed and stays off the chain. In the
+//! block that confirms the batch transaction with the root output that was agreed, LDK gets the
+//! leaves of that batch beside the block's own transactions. [`VirtualConfirmations`] keeps the
+//! records and answers for each block what LDK is to see; `block.rs` decides it, without state;
+//! `batch.rs` is the record.
+//!
+//! Two rules carry it. The answer depends on the block and the records alone, so whoever replays
+//! a block, also after a restart, sees the same. And a record is pending in the store before any
+//! block is asked about: what LDK made of a block is never durable without it. That it is there
+//! in time is its owner's duty, who adds it before the batch transaction is broadcast (the hub)
+//! or before it says `stored` (a user); [`VirtualConfirmations::add`] refuses one that is late.
+//!
+//! Source: BATCHES §4.
+
+mod batch;
+mod block;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
+use channel_contracts::tree::SignedPath;
+use parking_lot::Mutex;
+
+pub use batch::{SignedLeaf, VirtualBatch, VirtualBatchError, VirtualLeaf};
+pub use block::VirtualBlock;
+
+use super::{BlockRef, ChainError, ChainSource, TxStatus};
+use crate::store::{Batch, Committer, StoreError, Ticket};
+
+/// Why a record is not added. Nothing has changed, unless the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// LDK has passed the block that it should have seen with the leaves.
+    #[error(
+        "root {root} was confirmed before the batch was recorded; its channels can never be used"
+    )]
+    TooLate {
+        /// The root.
+        root: OutPoint,
+    },
+    /// Another record has this root, or one of these leaves.
+    #[error("another batch with root {root} is recorded and has the same root or leaf")]
+    Conflict {
+        /// The root of the record that is there.
+        root: OutPoint,
+    },
+    /// The chain cannot be asked.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A record that must stay: its root is in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("root {root} is confirmed at height {height}; the batch lives and its record stays")]
+pub struct ForgetError {
+    /// The root.
+    pub root: OutPoint,
+    /// The height of its block.
+    pub height: u32,
+}
+
+/// The batches this node takes part in, and what LDK sees of them.
+pub struct VirtualConfirmations {
+    committer: Committer,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    batches: BTreeMap<OutPoint, VirtualBatch>,
+    /// The batch of each leaf.
+    by_leaf: HashMap<Txid, OutPoint>,
+    /// The answer for the last block, so that listeners that take it one after the other see the
+    /// same although a record is added between them.
+    last: Option<(BlockHash, Arc<VirtualBlock>)>,
+    /// Up to where blocks were handed out.
+    height: u32,
+}
+
+impl VirtualConfirmations {
+    /// Reads all records.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn load(committer: Committer) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        for batch in VirtualBatch::load(&committer)? {
+            state.insert(batch);
+        }
+        Ok(Self { committer, state: Mutex::new(state) })
+    }
+
+    /// Notes that every listener has come to `tip`: what is confirmed up to there is past.
+    pub fn caught_up(&self, tip: BlockRef) {
+        self.state.lock().height = tip.height;
+    }
+
+    /// Records a batch and returns once that is durable. The same again changes nothing.
+    ///
+    /// The batch transaction may be broadcast after this, not before. Run it to its end: one that
+    /// is dropped midway may leave a record that is late.
+    ///
+    /// # Errors
+    ///
+    /// See [`AddError`].
+    pub async fn add(&self, batch: VirtualBatch, source: &dyn ChainSource) -> Result<(), AddError> {
+        let root = batch.root();
+        let (ticket, height) = {
+            let mut state = self.state.lock();
+            match state.conflict(&batch) {
+                Some(known) if known == root && state.batches[&root].is_same(&batch) => {
+                    (self.committer.now(), None)
+                }
+                Some(root) => return Err(AddError::Conflict { root }),
+                None => {
+                    let mut writes = Batch::default();
+                    batch.put_all(&mut writes);
+                    // Pending before the next block is asked about: the lock is held.
+                    let ticket = self.committer.enqueue(writes);
+                    state.insert(batch);
+                    (ticket, Some(state.height))
+                }
+            }
+        };
+        if let Some(height) = height {
+            // Asked after the record is in force: a block is now either below `height`, or will
+            // find it.
+            let late = is_confirmed_below(source, root, height).await;
+            let error = match late {
+                Ok(false) => None,
+                Ok(true) => Some(AddError::TooLate { root }),
+                Err(error) => Some(error.into()),
+            };
+            if let Some(error) = error
+                && let Ok(_nobody_waits) = self.forget(root)
+            {
+                return Err(error);
+            }
+        }
+        self.committer.durable(ticket).await?;
+        Ok(())
+    }
+
+    /// Drops the record of a batch that did not come about.
+    ///
+    /// # Errors
+    ///
+    /// [`ForgetError`] if its root is in a block.
+    pub fn forget(&self, root: OutPoint) -> Result<Ticket, ForgetError> {
+        let mut state = self.state.lock();
+        let mut writes = Batch::default();
+        if let Some(batch) = state.batches.get(&root) {
+            if let Some(BlockRef { height, .. }) = batch.confirmed() {
+                return Err(ForgetError { root, height });
+            }
+            batch.delete_all(&mut writes);
+            state.remove(root);
+        }
+        Ok(self.committer.enqueue(writes))
+    }
+
+    /// Returns what LDK sees of `block` beside its own transactions.
+    ///
+    /// To be called by everyone who hands the block to LDK, before LDK has it.
+    pub fn connect(&self, block: &Block, height: u32) -> Arc<VirtualBlock> {
+        let at = BlockRef { height, hash: block.block_hash() };
+        let mut state = self.state.lock();
+        if let Some((hash, answer)) = &state.last
+            && *hash == at.hash
+        {
+            return Arc::clone(answer);
+        }
+        let answer = Arc::new(VirtualBlock::new(block, state.batches.values()));
+        self.write_changed(&mut state, |batch| batch.block_connected(at, &answer));
+        state.height = state.height.max(height);
+        state.last = Some((at.hash, Arc::clone(&answer)));
+        answer
+    }
+
+    /// Forgets what was confirmed above `fork_point`. Told several times, it changes nothing more.
+    pub fn blocks_disconnected(&self, fork_point: BlockRef) {
+        let mut state = self.state.lock();
+        state.last = None;
+        state.height = state.height.min(fork_point.height);
+        self.write_changed(&mut state, |batch| batch.blocks_disconnected(fork_point));
+    }
+
+    /// Returns the record of the batch whose root is `root`.
+    pub fn get(&self, root: OutPoint) -> Option<VirtualBatch> {
+        self.state.lock().batches.get(&root).cloned()
+    }
+
+    /// Returns all records, by root.
+    pub fn batches(&self) -> Vec<VirtualBatch> {
+        self.state.lock().batches.values().cloned().collect()
+    }
+
+    /// Returns the leaf that must be on chain before `transaction` can be, if it spends one that
+    /// is not.
+    pub fn waits_for(&self, transaction: &Transaction) -> Option<OutPoint> {
+        let state = self.state.lock();
+        transaction
+            .input
+            .iter()
+            .map(|input| input.previous_output)
+            .find(|spent| state.leaf(spent.txid).is_some_and(|leaf| leaf.confirmed().is_none()))
+    }
+
+    /// Whether the transaction of `leaf` is in a block, not virtually.
+    pub fn is_on_chain(&self, leaf: OutPoint) -> bool {
+        self.state.lock().leaf(leaf.txid).is_some_and(|leaf| leaf.confirmed().is_some())
+    }
+
+    /// Returns the path that brings the leaf `txid` onto the chain.
+    pub fn path_to(&self, txid: Txid) -> Option<SignedPath> {
+        Some(self.state.lock().leaf(txid)?.path().clone())
+    }
+
+    fn write_changed(&self, state: &mut State, change: impl Fn(&mut VirtualBatch) -> bool) {
+        let mut writes = Batch::default();
+        for batch in state.batches.values_mut() {
+            if change(batch) {
+                batch.put_state(&mut writes);
+            }
+        }
+        if !writes.is_empty() {
+            let _before_what_ldk_makes_of_the_block = self.committer.enqueue(writes);
+        }
+    }
+}
+
+impl State {
+    fn insert(&mut self, batch: VirtualBatch) {
+        self.by_leaf.extend(batch.leaves().iter().map(|leaf| (leaf.txid(), batch.root())));
+        self.batches.insert(batch.root(), batch);
+    }
+
+    fn remove(&mut self, root: OutPoint) {
+        self.batches.remove(&root);
+        self.by_leaf.retain(|_, of| *of != root);
+    }
+
+    /// The root of a record that has the root or a leaf of `batch`.
+    fn conflict(&self, batch: &VirtualBatch) -> Option<OutPoint> {
+        let root = Some(batch.root()).filter(|root| self.batches.contains_key(root));
+        root.or_else(|| {
+            batch.leaves().iter().find_map(|leaf| self.by_leaf.get(&leaf.txid())).copied()
+        })
+    }
+
+    fn leaf(&self, txid: Txid) -> Option<&VirtualLeaf> {
+        let batch = self.batches.get(self.by_leaf.get(&txid)?)?;
+        batch.leaves().iter().find(|leaf| leaf.txid() == txid)
+    }
+}
+
+/// Says whether the batch transaction is in a block up to `height`.
+async fn is_confirmed_below(
+    source: &dyn ChainSource,
+    root: OutPoint,
+    height: u32,
+) -> Result<bool, ChainError> {
+    Ok(match source.transaction_status(root.txid).await? {
+        TxStatus::Confirmed(at) => at.height <= height,
+        TxStatus::Mempool => false,
+        // One confirmed long ago may be unknown by its id.
+        TxStatus::Unknown => source.unspent_output(root).await?.is_some(),
+    })
+}

@@ -1,0 +1,124 @@
+//! Channels that a batch funds: the records around them, and what the batch service asks for.
+//!
+//! They are ordinary channels but for their beginning: the funding output is not made by our
+//! wallet, so the service that runs the batch says when to go on, and nothing here times out. A
+//! channel that a peer opens for a batch is accepted only if it was expected. Neither survives a
+//! restart before it is funded: LDK drops it, and its record ends.
+
+use bitcoin::OutPoint;
+
+use super::request::OpenError;
+use super::service::Channels;
+use crate::journal::ChannelEvent;
+use crate::lightning::types::{ChannelId, ChannelRef, NodeId};
+use crate::lightning::{ChannelCommandError, CloseKind, ForwardingFees};
+
+/// A channel that a peer is to open to us for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub channel: ChannelRef,
+    pub peer: NodeId,
+    pub capacity_sat: u64,
+}
+
+impl Channels {
+    /// Asks `peer`, who must be connected, for a channel that a batch will fund.
+    /// `Lightning::unfunded_channel` has its funding output once the peer has agreed.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Refused`]: the record of the channel says that it never came to be.
+    pub fn open_for_batch(
+        &self,
+        peer: NodeId,
+        capacity_sat: u64,
+        fees: Option<ForwardingFees>,
+    ) -> Result<ChannelRef, OpenError> {
+        let channel = ChannelRef(self.parts.entropy.bytes());
+        self.append(ChannelEvent::OpenRequested {
+            channel,
+            peer,
+            capacity_sat,
+            push_msat: 0,
+            announced: false,
+            feerate_sat_per_vb: None,
+            batch: true,
+        });
+        match self.parts.lightning.open_virtual_channel(channel, peer, capacity_sat, fees) {
+            Ok(_until_it_is_funded) => Ok(channel),
+            Err(error) => {
+                self.never_opened(channel, &error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Lets `peer` open one channel of exactly `capacity_sat` for a batch, without reserves.
+    /// Returns the id it will have. Kept in memory, like the registration it belongs to.
+    pub fn expect_for_batch(&self, peer: NodeId, capacity_sat: u64) -> ChannelRef {
+        let channel = ChannelRef(self.parts.entropy.bytes());
+        self.expected.lock().push(Expected { channel, peer, capacity_sat });
+        channel
+    }
+
+    /// Names the output of a leaf that funds a channel of a batch. To be called once, when the
+    /// batch is recorded; `FundingSafe` follows.
+    ///
+    /// # Errors
+    ///
+    /// If the channel is not, or no longer, an unfunded one of a batch.
+    pub fn fund_from_batch(
+        &self,
+        channel: ChannelRef,
+        funding: OutPoint,
+    ) -> Result<(), ChannelCommandError> {
+        let gone = || ChannelCommandError::Unavailable("it is not open for a batch".into());
+        self.recorded(channel).filter(|record| record.batch && record.outbound).ok_or_else(gone)?;
+        let unfunded = self.parts.lightning.unfunded_channel(channel).ok_or_else(gone)?;
+        self.append(ChannelEvent::Funded { channel, funding });
+        self.parts.lightning.provide_virtual_funding(unfunded.temporary_id, unfunded.peer, funding)
+    }
+
+    /// Gives up a channel that no batch has funded, or an expectation of one. Nothing happens if
+    /// it is funded.
+    pub fn abandon_for_batch(&self, channel: ChannelRef, why: &str) {
+        self.expected.lock().retain(|expected| expected.channel != channel);
+        let record = self.recorded(channel).filter(|record| record.batch);
+        if let Some(record) = record
+            && let Some(unfunded) = self.parts.lightning.unfunded_channel(channel)
+        {
+            self.give_up(&record, unfunded.temporary_id, why);
+        }
+    }
+
+    /// Takes the expectation that a request of `peer` meets.
+    pub(super) fn take_expected(&self, peer: NodeId, capacity_sat: u64) -> Option<ChannelRef> {
+        let mut expected = self.expected.lock();
+        let met = |e: &Expected| e.peer == peer && e.capacity_sat == capacity_sat;
+        let place = expected.iter().position(met)?;
+        Some(expected.remove(place).channel)
+    }
+
+    /// Accepts a channel that a batch will fund.
+    pub(super) fn accept_for_batch(
+        &self,
+        channel: ChannelRef,
+        temporary_id: ChannelId,
+        peer: NodeId,
+    ) {
+        if let Err(error) = self.parts.lightning.accept_virtual_channel(temporary_id, peer, channel)
+        {
+            tracing::info!(%peer, %error, "channel of a batch was not accepted");
+            self.never_opened(channel, &error);
+        }
+    }
+
+    pub(super) fn never_opened(&self, channel: ChannelRef, error: &ChannelCommandError) {
+        self.append(ChannelEvent::Closed {
+            channel,
+            kind: CloseKind::NeverOpened,
+            reason: error.to_string(),
+            local_balance_msat: None,
+        });
+    }
+}

@@ -1,0 +1,284 @@
+//! From the wish to a channel that pays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::Amount;
+use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
+use node::batches::{BatchView, JoinRequest, JoinView};
+use node::config::Config;
+use node::dev::{Cluster, NodeOptions};
+use node::store::{DiskFault, MemoryDisk};
+use tests::e2e::{WAIT, channel_balance, conserved, invoice, paid, settled};
+
+const HUB: &str = "hub";
+const USERS: [&str; 5] = ["ada", "ben", "cid", "dot", "eve"];
+const FUNDS_SAT: u64 = 5_000_000;
+const CAPACITY_SAT: u64 = 300_000;
+/// Confirmations that a batch needs on regtest.
+const DEPTH: u32 = 3;
+
+async fn start(net: &mut Cluster, users: usize) {
+    for name in [HUB].iter().chain(&USERS[..users]) {
+        let options = NodeOptions { disk: Some(MemoryDisk::new()), ..NodeOptions::default() };
+        net.add(name, options).await.unwrap();
+    }
+    net.fund(&[HUB], Amount::from_sat(FUNDS_SAT), 2).await.unwrap();
+    for user in &USERS[..users] {
+        connect(net, user).await;
+    }
+}
+
+async fn connect(net: &Cluster, user: &str) {
+    let hub = net.node(HUB).lightning.node_id();
+    let address = net.get(HUB).unwrap().address();
+    let there = net.node(user);
+    let _kept = there.peers.remember(hub, &address, true);
+    there.lightning.connect(hub, &address).await.unwrap();
+    let id = there.lightning.node_id();
+    net.wait("connection", WAIT, || net.node(HUB).lightning.is_connected(&id)).await.unwrap();
+}
+
+fn request(net: &Cluster, capacity_sat: u64) -> JoinRequest {
+    JoinRequest {
+        hub: net.node(HUB).lightning.node_id(),
+        capacity: Amount::from_sat(capacity_sat),
+        inbound: Amount::ZERO,
+    }
+}
+
+async fn join(net: &Cluster, user: &str) -> JoinView {
+    net.node(user).batches.join(&request(net, CAPACITY_SAT)).await.unwrap()
+}
+
+async fn wish(net: &Cluster, user: &str) -> JoinView {
+    net.node(user).batches.joins().await.pop().unwrap()
+}
+
+async fn newest(net: &Cluster) -> Option<BatchView> {
+    net.node(HUB).batches.batches().await.pop()
+}
+
+/// Waits until `done` says so.
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    assert!(in_time(&mut done).await, "{what} does not come");
+}
+
+/// Waits until `done` says so, and says whether it did in time.
+async fn in_time(done: &mut impl AsyncFnMut() -> bool) -> bool {
+    let end = tokio::time::Instant::now() + WAIT;
+    while !done().await {
+        if tokio::time::Instant::now() > end {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+/// Lets `users` join one batch and brings it to life.
+async fn formed(net: &mut Cluster, users: &[&str]) {
+    for user in users {
+        join(net, user).await;
+    }
+    until("the batch transaction", async || {
+        newest(net).await.is_some_and(|batch| batch.phase == HubPhase::Confirming)
+    })
+    .await;
+    usable(net, users).await;
+}
+
+/// Mines until the channels of `users` can be used.
+async fn usable(net: &mut Cluster, users: &[&str]) {
+    net.mine(DEPTH).await.unwrap();
+    until("channels that can be used", async || {
+        let mut ready = true;
+        for user in users {
+            let wish = wish(net, user).await;
+            let channels = net.node(user).lightning.channels();
+            ready &= matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. }))
+                && channels.iter().any(|c| {
+                    Some(c.channel) == wish.channel && c.usable && c.counterparty_fees.is_some()
+                });
+        }
+        ready && newest(net).await.is_some_and(|b| matches!(b.phase, HubPhase::Live { .. }))
+    })
+    .await;
+}
+
+async fn pays(net: &Cluster, from: &str, to: &str, amount_msat: u64) {
+    let bill = invoice(net, to, Some(amount_msat)).await;
+    paid(net, from, &bill.invoice, None).await;
+    settled(net).await;
+}
+
+pub async fn one_user_joins_and_is_paid(net: &mut Cluster) {
+    start(net, 1).await;
+    formed(net, &USERS[..1]).await;
+    pays(net, HUB, USERS[0], 1_000_000).await;
+    assert_eq!(channel_balance(net, USERS[0], HUB), 1_000_000);
+}
+
+pub async fn five_users_join_and_pay_each_other(net: &mut Cluster) {
+    start(net, 5).await;
+    let before = net.on_chain().await.unwrap().transactions;
+    formed(net, &USERS).await;
+    assert_eq!(net.on_chain().await.unwrap().transactions, before + 1);
+    for user in USERS {
+        pays(net, HUB, user, 50_000_000).await;
+    }
+    for pair in USERS.windows(2) {
+        pays(net, pair[0], pair[1], 1_234_567).await;
+        pays(net, pair[1], pair[0], 1).await;
+    }
+    assert_eq!(newest(net).await.unwrap().users.len(), 5);
+}
+
+pub async fn a_user_that_leaves_before_the_tree_is_built_is_left_out(net: &mut Cluster) {
+    start(net, 3).await;
+    for user in &USERS[..3] {
+        join(net, user).await;
+    }
+    until("three members", async || newest(net).await.is_some_and(|b| b.users.len() == 3)).await;
+    net.stop(USERS[2]).await.unwrap();
+    until("the batch transaction", async || {
+        newest(net).await.is_some_and(|batch| batch.phase == HubPhase::Confirming)
+    })
+    .await;
+    let batch = newest(net).await.unwrap();
+    assert_eq!((batch.users.len(), batch.left_out.len()), (2, 1), "{batch:?}");
+    usable(net, &USERS[..2]).await;
+    net.start(USERS[2]).await.unwrap();
+    until("the end of a wish", async || {
+        matches!(wish(net, USERS[2]).await.state, UserPhase::Over(_))
+    })
+    .await;
+    pays(net, HUB, USERS[0], 1_000_000).await;
+}
+
+/// What a power cut may come to.
+const FAULTS: [DiskFault; 3] = [DiskFault::FailWrite, DiskFault::FailSync, DiskFault::FailAnswer];
+/// Every so many commits of a node are tried.
+const CUT_EVERY: u64 = 2;
+/// A capacity of which many fit into the hub's coins.
+const SMALL_SAT: u64 = 20_000;
+
+pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
+    let disks = [MemoryDisk::new(), MemoryDisk::new()];
+    let names = [HUB, USERS[0]];
+    for (name, disk) in names.iter().zip(&disks) {
+        let configure = |config: &mut Config| {
+            config.batch.gathering_ms = 100;
+            config.batch.step_seconds = 1;
+        };
+        let options =
+            NodeOptions { disk: Some(disk.clone()), configure: Arc::new(configure) };
+        net.add(name, options).await.unwrap();
+    }
+    net.fund(&[HUB], Amount::from_sat(FUNDS_SAT), 2).await.unwrap();
+    for (name, disk) in names.iter().zip(&disks) {
+        let mut after = 1;
+        loop {
+            connect(net, USERS[0]).await;
+            let fault = FAULTS[(after % 3) as usize];
+            let cut_at = disk.commits() + after;
+            disk.fault_at(cut_at, fault);
+            let request = request(net, SMALL_SAT);
+            let _joined_or_cut = net.node(USERS[0]).batches.join(&request).await;
+            until("an end of forming, or the cut", async || {
+                disk.commits() >= cut_at || forming_ended(net).await
+            })
+            .await;
+            let was_cut = disk.commits() >= cut_at;
+            disk.clear_faults();
+            if was_cut {
+                println!("  {name} lost power {after} commits after the wish ({fault:?})");
+                net.crash(name).await.unwrap();
+                net.start(name).await.unwrap();
+                connect(net, USERS[0]).await;
+            }
+            until("an end of forming", async || forming_ended(net).await).await;
+            net.mine(DEPTH).await.unwrap();
+            if !in_time(&mut async || clear_end(net).await).await {
+                let hub = net.node(HUB);
+                let batches = hub.batches.batches().await;
+                let wishes = net.node(USERS[0]).batches.joins().await;
+                let held = hub.wallet.holds();
+                panic!("no clear end: {batches:#?}, {wishes:#?}, held: {held:?}");
+            }
+            if !was_cut {
+                break;
+            }
+            after += CUT_EVERY;
+        }
+        assert!(after > CUT_EVERY, "{name} was never cut");
+    }
+    // Every batch that came about carries payments.
+    let live = net.node(HUB).batches.batches().await;
+    let live = live.iter().filter(|batch| matches!(batch.phase, HubPhase::Live { .. })).count();
+    let usable = || {
+        let channels = net.node(HUB).lightning.channels();
+        channels.iter().filter(|channel| channel.usable).count()
+    };
+    net.wait("usable channels", WAIT, || usable() == live).await.unwrap();
+    pays(net, HUB, USERS[0], 1_000_000).await;
+    conserved(net).await;
+}
+
+/// Whether every batch and every wish has come about or to nothing, chain aside.
+async fn forming_ended(net: &Cluster) -> bool {
+    let batches = net.node(HUB).batches.batches().await;
+    let wishes = net.node(USERS[0]).batches.joins().await;
+    batches.iter().all(|batch| {
+        matches!(
+            batch.phase,
+            HubPhase::Confirming | HubPhase::Live { .. } | HubPhase::Failed { .. }
+        )
+    }) && wishes.iter().all(|wish| {
+        matches!(
+            wish.state,
+            UserPhase::Over(_)
+                | UserPhase::Leaf(LeafState::Funded | LeafState::Confirmed { .. })
+        )
+    })
+}
+
+/// Whether what was broadcast is alive on both sides, and no coin is held for anything else.
+async fn clear_end(net: &Cluster) -> bool {
+    let batches = net.node(HUB).batches.batches().await;
+    let wishes = net.node(USERS[0]).batches.joins().await;
+    let live = batches.iter().filter(|batch| matches!(batch.phase, HubPhase::Live { .. }));
+    let mut sides = live.map(|batch| {
+        wishes.iter().any(|wish| {
+            wish.batch == Some(batch.batch)
+                && matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. }))
+        })
+    });
+    forming_ended(net).await
+        && sides.all(|both| both)
+        && batches.iter().all(|batch| batch.phase != HubPhase::Confirming)
+        && net.node(HUB).wallet.holds().is_empty()
+}
+
+pub async fn both_sides_crash_after_the_broadcast_and_go_on(net: &mut Cluster) {
+    start(net, 2).await;
+    for user in &USERS[..2] {
+        join(net, user).await;
+    }
+    until("the batch transaction", async || {
+        newest(net).await.is_some_and(|batch| batch.phase == HubPhase::Confirming)
+    })
+    .await;
+    for name in [HUB, USERS[0], USERS[1]] {
+        net.crash(name).await.unwrap();
+    }
+    for name in [HUB, USERS[0], USERS[1]] {
+        net.start(name).await.unwrap();
+    }
+    for user in &USERS[..2] {
+        connect(net, user).await;
+    }
+    usable(net, &USERS[..2]).await;
+    pays(net, HUB, USERS[0], 1_000_000).await;
+    pays(net, USERS[0], USERS[1], 500_000).await;
+}

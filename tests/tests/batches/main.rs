@@ -1,0 +1,30 @@
+//! Batches formed by their own protocol, between nodes: messages, services, LDK and the chain.
+//!
+//! Scenarios run on the embedded chain and on a bitcoind.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod forming;
+
+/// Makes two tests of each scenario, one per chain.
+macro_rules! scenarios {
+    ($($name:ident)+) => {
+        scenarios!(@on embedded: $($name)+);
+        scenarios!(@on bitcoind: $($name)+);
+    };
+    (@on $chain:ident: $($name:ident)+) => {
+        mod $chain {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                tests::e2e::$chain(stringify!($name), crate::forming::$name).await;
+            })+
+        }
+    };
+}
+
+scenarios! {
+    one_user_joins_and_is_paid
+    five_users_join_and_pay_each_other
+    a_user_that_leaves_before_the_tree_is_built_is_left_out
+    a_power_cut_at_any_commit_loses_no_coin
+    both_sides_crash_after_the_broadcast_and_go_on
+}
