@@ -6,10 +6,11 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "tributary/v1/common.proto",
     "tributary/v1/node.proto",
     "tributary/v1/channels.proto",
+    "tributary/v1/batches.proto",
     "tributary/v1/payments.proto",
     "tributary/v1/wallet.proto",
     "tributary/v1/events.proto",

@@ -206,8 +206,7 @@ impl Line {
             let capacity = sum(|channel| channel.capacity_sat * 1_000);
             gone = capacity.saturating_sub(sum(|channel| channel.holder_balance_msat));
             Ok(channels.iter().all(|channel| {
-                channel.htlcs_offered + channel.htlcs_received == 0
-                    && channel.splice_txid.is_none()
+                channel.htlcs_offered + channel.htlcs_received == 0 && channel.splice_txid.is_none()
             }))
         })
         .await?;

@@ -8,17 +8,23 @@ use bitcoin::secp256k1::PublicKey;
 pub const ATTEMPTS_MAX: u8 = 3;
 
 /// A batch: 32 random bytes chosen by the hub.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct BatchId(pub [u8; 32]);
 
 /// One user's wish to join: 32 random bytes chosen by the user, the same when it asks again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct RegistrationId(pub [u8; 32]);
 
 /// The number of an attempt: 0 to [`ATTEMPTS_MAX`] - 1.
 ///
 /// Keys and nonces are fresh in each. A message of another attempt is stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Attempt(u8);
 
 impl Attempt {
@@ -53,7 +59,9 @@ impl fmt::Display for Attempt {
 }
 
 /// A node on the other end of a Lightning connection, by its node id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Peer(pub PublicKey);
 
 impl fmt::Display for Peer {
@@ -63,7 +71,9 @@ impl fmt::Display for Peer {
 }
 
 /// A moment by the caller's clock, in milliseconds since any fixed beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {

@@ -8,6 +8,7 @@
 
 use bitcoin::{Amount, FeeRate, Weight};
 
+use super::path::Path;
 use super::shape::{Shape, ShapeError, ShapeNode, UserSlot};
 
 /// A child that pays for one level: the anchor and one P2WPKH coin in, one P2TR output, in vB.
@@ -82,21 +83,33 @@ impl ExitCost {
     ///
     /// [`ShapeError::Slot`] if the tree has no such place.
     pub fn of(shape: &Shape, slot: UserSlot) -> Result<Self, ShapeError> {
-        Ok(Self::of_path(&shape.path(slot)?))
+        Ok(Self::of_nodes(&shape.path(slot)?))
     }
 
     /// Computes the highest cost of any user of the batch: that of the first, who is deepest.
     pub fn worst(shape: &Shape) -> Self {
         let path = shape.path(UserSlot(0)).expect("a shape has at least one user");
-        Self::of_path(&path)
+        Self::of_nodes(&path)
     }
 
-    fn of_path(path: &[ShapeNode]) -> Self {
-        let levels = path.len();
+    /// Computes the cost of a path, or `None` if its transactions do not fit together.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let (transactions, _) = path.transactions().ok()?;
+        // The last output of each is its anchor.
+        let children = transactions.iter().map(|level| level.transaction.output.len() - 1);
+        Some(Self::of_children(&children.collect::<Vec<_>>()))
+    }
+
+    fn of_nodes(path: &[ShapeNode]) -> Self {
+        Self::of_children(&path.iter().map(|node| node.children.len()).collect::<Vec<_>>())
+    }
+
+    fn of_children(children: &[usize]) -> Self {
+        let levels = children.len();
         Self {
             levels,
             blocks: levels + 1,
-            path_vb: path.iter().map(|node| tree_transaction_vb(node.children.len())).sum(),
+            path_vb: children.iter().map(|children| tree_transaction_vb(*children)).sum(),
             fee_children_vb: FEE_CHILD_VB * (levels as u64 + 1),
             close_vb: COMMITMENT_VB + CLAIM_VB,
         }

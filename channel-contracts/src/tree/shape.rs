@@ -84,7 +84,9 @@ impl fmt::Display for UserSlot {
 ///
 /// Virtual confirmation gives each such transaction a place in a block by this number
 /// (BATCHES §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct LeafSlot(pub u16);
 
 /// First index in a block that virtual transactions take: beyond any real one, which needs at

@@ -14,9 +14,7 @@ use channel_contracts::musig::{
 };
 use channel_contracts::script::ExpiryLeaf;
 use channel_contracts::tree::path::PathEnds;
-use channel_contracts::tree::{
-    BatchTree, Member, PlannedTree, Radix, TreeTerms, UserSlot,
-};
+use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, TreeTerms, UserSlot};
 
 use super::Parts;
 use super::record::{EventLog, StoredTree};
@@ -79,8 +77,7 @@ impl HubLife {
         let Some(stored) = StoredTree::get(&parts.committer, self.machine.id())? else {
             return Ok(());
         };
-        let corrupt =
-            |detail: String| StoreError::Corrupt(format!("tree of a batch: {detail}"));
+        let corrupt = |detail: String| StoreError::Corrupt(format!("tree of a batch: {detail}"));
         let root = self.machine.tree().map(|tree| tree.root);
         let root = root.ok_or_else(|| corrupt("it has no root".into()))?;
         let members = self.tree_members(stored.attempt);
@@ -460,11 +457,7 @@ impl HubLife {
     }
 
     /// §3.7: the batch transaction goes out.
-    async fn broadcast(
-        &self,
-        parts: &Parts,
-        txid: Txid,
-    ) -> Result<Vec<HubInput>, StoreError> {
+    async fn broadcast(&self, parts: &Parts, txid: Txid) -> Result<Vec<HubInput>, StoreError> {
         let transaction = self.transaction().filter(|known| known.compute_txid() == txid);
         let Some(transaction) = transaction else {
             tracing::error!(batch = %self.machine.id(), %txid, "batch transaction is missing");
@@ -476,12 +469,7 @@ impl HubLife {
     }
 
     /// Lets the machine decide and applies its events. A rejection is said in the log.
-    pub fn decide(
-        &mut self,
-        input: HubInput,
-        now: Timestamp,
-        writes: &mut Batch,
-    ) -> Decided {
+    pub fn decide(&mut self, input: HubInput, now: Timestamp, writes: &mut Batch) -> Decided {
         let decision = match self.machine.decide(input, now) {
             Ok(decision) => decision,
             Err(rejection) => {

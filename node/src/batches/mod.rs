@@ -4,7 +4,7 @@
 //! [`channel_contracts::batch`]. This is their shell: it hears messages, LDK, blocks and the
 //! clock, makes what was decided durable, and does what was asked.
 //!
-//! - `service.rs`: the one loop, and what callers ask for.
+//! - `service.rs`: the one loop. `requests.rs`: what callers ask for. `view.rs`: what they see.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
 //! - `record.rs`: what the store has of them.
 //! - `policy.rs`: what a hub offers and a user accepts, from the configuration.
@@ -16,18 +16,24 @@
 //! Source: BATCHES §3 to §5.
 
 mod hub;
+mod path_file;
 mod policy;
 mod record;
+mod requests;
 mod service;
 mod user;
+mod view;
 
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
 use channel_contracts::batch::{Message, Peer, Timestamp};
 
+pub use path_file::{PathFile, PathFileError, PathReport};
 pub use policy::{BatchPolicy, BatchRole};
-pub use service::{BatchView, Batches, JoinError, JoinRequest, JoinState, JoinView};
+pub use requests::{JoinError, JoinRequest};
+pub use service::Batches;
+pub use view::{BatchView, JoinState, JoinView};
 
 use crate::chain::ChainSource;
 use crate::chain::broadcast::BroadcastQueue;

@@ -3,8 +3,8 @@
 use channel_contracts::batch::hub::HubPolicy;
 use channel_contracts::batch::user::UserPolicy;
 
-pub use crate::config::BatchRole;
 use crate::config::BatchConfig;
+pub use crate::config::BatchRole;
 
 /// What this node does in batches.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,17 +12,17 @@ use std::time::Duration;
 use bitcoin::{Amount, OutPoint, Txid, absolute};
 use channel_contracts::batch::hub::HubInput;
 use channel_contracts::batch::message::{DeclineReason, Declined, DropReason, Dropped};
-use channel_contracts::batch::user::{UserInput, UserRequest};
+use channel_contracts::batch::user::UserInput;
 use channel_contracts::batch::{
     Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubPolicy, LeafState, Message, Peer,
-    RegistrationId, Timestamp, UserBatch, UserEffect, UserPhase,
+    RegistrationId, Timestamp, UserEffect, UserPhase,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::Parts;
 use super::hub::HubLife;
-use super::record::{EventLog, HubBegun, UserBegun, load_hub, load_user};
+use super::record::{EventLog, HubBegun, load_hub, load_user};
 use super::user::UserLife;
 use crate::chain::follower::SyncState;
 use crate::channels::ChannelState;
@@ -33,9 +33,9 @@ use crate::store::{Batch, StoreError};
 
 /// The channel service of batches, for both roles.
 pub struct Batches {
-    parts: Parts,
+    pub(super) parts: Parts,
     /// Held through a turn.
-    state: AsyncMutex<State>,
+    pub(super) state: AsyncMutex<State>,
     /// What LDK said since the last turn.
     heard: Mutex<VecDeque<Heard>>,
     woken: Notify,
@@ -43,14 +43,14 @@ pub struct Batches {
 }
 
 #[derive(Default)]
-struct State {
-    hub: BTreeMap<BatchId, HubLife>,
+pub(super) struct State {
+    pub hub: BTreeMap<BatchId, HubLife>,
     /// The batch that gathers users.
     gathering: Option<BatchId>,
-    user: BTreeMap<RegistrationId, UserLife>,
+    pub user: BTreeMap<RegistrationId, UserLife>,
     faults: HashMap<Peer, Faults>,
     /// The best block told to the machines.
-    best: u32,
+    pub best: u32,
 }
 
 /// How often a peer broke off in a row, and until when it must wait.
@@ -70,94 +70,16 @@ enum Heard {
 }
 
 /// What reaches a machine.
-enum Input {
+pub(super) enum Input {
     Hub(BatchId, HubInput),
     User(RegistrationId, UserInput),
     /// The hub is connected again and may not have heard what this wish said last.
     Repeat(RegistrationId),
 }
 
-enum Effect {
+pub(super) enum Effect {
     Hub(BatchId, HubEffect),
     User(RegistrationId, UserEffect),
-}
-
-/// A wish for a channel in a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinRequest {
-    /// The hub, which must be connected.
-    pub hub: NodeId,
-    /// Capacity of the channel.
-    pub capacity: Amount,
-    /// How much of it the user wants to be able to receive at once.
-    pub inbound: Amount,
-}
-
-/// Why a wish is refused. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The configuration says so.
-    #[error("this node takes no part in batches as a user; set batch.role to \"user\" or \"both\"")]
-    NotUser,
-    /// There is no connection.
-    #[error("hub {0} is not connected; connect to it first")]
-    NotConnected(NodeId),
-    /// The inbound amount is more than the channel holds.
-    #[error("inbound {inbound} is more than the capacity {capacity}")]
-    Inbound {
-        /// What should be receivable.
-        inbound: Amount,
-        /// What the channel holds.
-        capacity: Amount,
-    },
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Where a wish stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinView {
-    /// Its name.
-    pub registration: RegistrationId,
-    /// The hub.
-    pub hub: NodeId,
-    /// What was asked for.
-    pub capacity: Amount,
-    /// The batch, once the hub accepted.
-    pub batch: Option<BatchId>,
-    /// What the place costs, once the hub accepted.
-    pub fee: Option<Amount>,
-    /// When the batch expires.
-    pub expiry: Option<absolute::Height>,
-    /// Where it stands.
-    pub state: JoinState,
-    /// The channel, once there is one.
-    pub channel: Option<ChannelRef>,
-    /// Its funding output.
-    pub funding: Option<OutPoint>,
-    /// Transactions from the root to the channel.
-    pub levels: Option<usize>,
-}
-
-/// Where a wish stands, in words of the protocol.
-pub type JoinState = UserPhase;
-
-/// Where a batch of this hub stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchView {
-    /// Its name.
-    pub batch: BatchId,
-    /// Where it stands.
-    pub phase: HubPhase,
-    /// When it expires.
-    pub expiry: absolute::Height,
-    /// Its users.
-    pub users: Vec<NodeId>,
-    /// Who was left out, and why.
-    pub left_out: Vec<(NodeId, String)>,
-    /// The batch transaction, once there is one.
-    pub txid: Option<Txid>,
 }
 
 impl Batches {
@@ -235,57 +157,6 @@ impl Batches {
         }
     }
 
-    /// Asks a hub for a channel in its next batch.
-    ///
-    /// # Errors
-    ///
-    /// See [`JoinError`].
-    pub async fn join(&self, request: &JoinRequest) -> Result<JoinView, JoinError> {
-        if !self.parts.policy.role.is_user() {
-            return Err(JoinError::NotUser);
-        }
-        if !self.parts.lightning.is_connected(&request.hub) {
-            return Err(JoinError::NotConnected(request.hub));
-        }
-        let JoinRequest { hub, capacity, inbound } = *request;
-        if inbound > capacity {
-            return Err(JoinError::Inbound { inbound, capacity });
-        }
-        let mut state = self.state.lock().await;
-        let registration = RegistrationId(self.parts.entropy.bytes());
-        let tree_keys = [0, 1, 2].map(|number| {
-            let attempt = Attempt::new(number).unwrap_or(Attempt::FIRST);
-            self.parts.secrets.user_tree(registration, attempt).public_key()
-        });
-        let best = height(state.best);
-        let wish = UserRequest { registration, capacity, inbound, tree_keys, best };
-        let (policy, at) = (self.parts.policy.user.clone(), self.parts.now());
-        let mut writes = Batch::default();
-        let begun = UserBegun { hub, request: wish.clone(), policy: policy.clone(), at };
-        let log = EventLog::begin_user(registration, &begun, &mut writes);
-        let (machine, effects) = UserBatch::register(wish, policy, at);
-        let mut life = UserLife::new(hub, machine, log);
-        life.channel = Some(self.parts.channels.expect_for_batch(hub, capacity.to_sat()));
-        state.user.insert(registration, life);
-        let ticket = self.parts.committer.enqueue(writes);
-        self.parts.committer.durable(ticket).await?;
-        let effects = effects.into_iter().map(|effect| Effect::User(registration, effect));
-        let inputs = self.act(&mut state, effects.collect()).await?;
-        self.turn(&mut state, inputs).await?;
-        let view = state.user.get(&registration).map(join_view);
-        view.ok_or_else(|| StoreError::Corrupt("a wish is gone".into()).into())
-    }
-
-    /// This node's wishes.
-    pub async fn joins(&self) -> Vec<JoinView> {
-        self.state.lock().await.user.values().map(join_view).collect()
-    }
-
-    /// This hub's batches.
-    pub async fn batches(&self) -> Vec<BatchView> {
-        self.state.lock().await.hub.values().map(batch_view).collect()
-    }
-
     /// The batch transactions of this hub that its records name.
     pub async fn transactions(&self) -> Vec<Txid> {
         let state = self.state.lock().await;
@@ -313,7 +184,9 @@ impl Batches {
             owed.extend(life.machine.unfinished_effects().into_iter().map(|e| Effect::Hub(*id, e)));
         }
         for (id, life) in &state.user {
-            owed.extend(life.machine.unfinished_effects().into_iter().map(|e| Effect::User(*id, e)));
+            owed.extend(
+                life.machine.unfinished_effects().into_iter().map(|e| Effect::User(*id, e)),
+            );
         }
         let inputs = self.act(&mut state, owed).await?;
         self.turn(&mut state, inputs).await
@@ -553,7 +426,11 @@ impl Batches {
     }
 
     /// Lets machines decide until nothing is left to do.
-    async fn turn(&self, state: &mut State, inputs: Vec<Input>) -> Result<(), StoreError> {
+    pub(super) async fn turn(
+        &self,
+        state: &mut State,
+        inputs: Vec<Input>,
+    ) -> Result<(), StoreError> {
         let mut inputs = inputs;
         while !inputs.is_empty() {
             let effects = self.decide(state, std::mem::take(&mut inputs)).await?;
@@ -607,7 +484,7 @@ impl Batches {
     }
 
     /// Does what machines asked for, in order.
-    async fn act(
+    pub(super) async fn act(
         &self,
         state: &mut State,
         effects: Vec<Effect>,
@@ -644,8 +521,7 @@ fn input_of(state: &mut State, heard: &Heard) -> Option<Input> {
         | Heard::Commitments { channel, .. }
         | Heard::Closed { channel, .. } => *channel,
     };
-    let hub =
-        state.hub.iter().find_map(|(id, life)| Some((*id, life.peer_of(channel)?)));
+    let hub = state.hub.iter().find_map(|(id, life)| Some((*id, life.peer_of(channel)?)));
     if let Some((id, peer)) = hub {
         let input = match heard {
             Heard::Funding { output, .. } => {
@@ -660,9 +536,7 @@ fn input_of(state: &mut State, heard: &Heard) -> Option<Input> {
     }
     let (id, _) = state.user.iter().find(|(_, life)| life.channel == Some(channel))?;
     let input = match heard {
-        Heard::Commitments { funding, .. } => {
-            UserInput::CommitmentsExchanged { funding: *funding }
-        }
+        Heard::Commitments { funding, .. } => UserInput::CommitmentsExchanged { funding: *funding },
         Heard::Closed { kind, .. } => closed(Some(*kind)),
         Heard::Funding { .. } | Heard::Safe { .. } => return None,
     };
@@ -698,37 +572,8 @@ impl Learn for HashMap<Peer, Faults> {
     }
 }
 
-fn join_view(life: &UserLife) -> JoinView {
-    let (request, place, agreed) =
-        (life.machine.request(), life.machine.place(), life.machine.agreed());
-    JoinView {
-        registration: request.registration,
-        hub: life.hub,
-        capacity: request.capacity,
-        batch: place.map(|place| place.batch),
-        fee: place.map(|place| place.fee),
-        expiry: place.map(|place| place.expiry),
-        state: life.machine.phase(),
-        channel: life.channel,
-        funding: life.funding(),
-        levels: agreed.map(|agreed| agreed.levels),
-    }
-}
-
-fn batch_view(life: &HubLife) -> BatchView {
-    let left_out = life.machine.left_out().iter();
-    BatchView {
-        batch: life.machine.id(),
-        phase: life.machine.phase(),
-        expiry: life.machine.expiry(),
-        users: life.machine.members().keys().map(|peer| peer.0).collect(),
-        left_out: left_out.map(|(peer, reason)| (peer.0, reason.to_string())).collect(),
-        txid: life.machine.tree().map(|tree| tree.root.txid),
-    }
-}
-
 /// A height of the chain; those beyond 500,000,000 do not exist.
-fn height(height: u32) -> absolute::Height {
+pub(super) fn height(height: u32) -> absolute::Height {
     absolute::Height::from_consensus(height).unwrap_or(absolute::Height::MAX)
 }
 

@@ -231,13 +231,12 @@ impl UserLife {
         let Session::Signed(session) = &self.session else { return Ok(false) };
         let agreed = session.agreed();
         let (slot, ends) = (agreed.leaf_slot, agreed.ends.clone());
-        let record = session
-            .complete(signatures)
-            .map_err(|error| error.to_string())
-            .and_then(|(path, _)| {
+        let record = session.complete(signatures).map_err(|error| error.to_string()).and_then(
+            |(path, _)| {
                 let leaf = SignedLeaf { slot, path, ends };
                 VirtualBatch::new(vec![leaf]).map_err(|error| error.to_string())
-            });
+            },
+        );
         let record = match record {
             Ok(record) => record,
             Err(error) => {

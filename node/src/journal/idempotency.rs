@@ -134,11 +134,8 @@ impl Idempotency {
         now: Duration,
     ) {
         let Some(key) = key else { return };
-        let record = Record {
-            at_ms: millis(now),
-            fingerprint: fingerprint.0,
-            answer: answer.to_vec(),
-        };
+        let record =
+            Record { at_ms: millis(now), fingerprint: fingerprint.0, answer: answer.to_vec() };
         let mut value = Vec::new();
         ciborium::into_writer(&record, &mut value).expect("writing to memory cannot fail");
         batch.put(key.store_key(), value);

@@ -79,9 +79,6 @@ mod tests {
         let again = secrets.user_tree(RegistrationId([1; 32]), second);
         assert_eq!(again.to_bytes(), all[1].to_bytes());
         let other = BatchSecrets::new(Zeroizing::new([6; 32]));
-        assert_ne!(
-            other.hub_tree(BatchId([1; 32]), Attempt::FIRST).to_bytes(),
-            all[4].to_bytes()
-        );
+        assert_ne!(other.hub_tree(BatchId([1; 32]), Attempt::FIRST).to_bytes(), all[4].to_bytes());
     }
 }

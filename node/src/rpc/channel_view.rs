@@ -72,7 +72,11 @@ fn written(view: &ChannelView, claims: &[Claimable]) -> v1::Channel {
         counterparty_node_id: record.peer.serialize().to_vec(),
         state: state_of(record, live, claims).into(),
         channel_type: channel_type(live).into(),
-        funding: v1::FundingKind::OwnTransaction.into(),
+        funding: if record.batch {
+            v1::FundingKind::Batch.into()
+        } else {
+            v1::FundingKind::OwnTransaction.into()
+        },
         opened_by_holder: record.outbound,
         public: record.announced,
         capacity_sat: live.map_or(record.capacity_sat, |live| live.capacity_sat),

@@ -9,6 +9,8 @@
 //! this room.
 
 pub mod auth;
+mod batch_view;
+mod batches;
 mod channel_view;
 mod channels;
 pub mod connection;

@@ -6,6 +6,7 @@
 //! [`unknown_outcome`], and every mutation's conversion uses it.
 
 use super::status::{Reason, Refusal};
+use crate::batches::JoinError;
 use crate::channels::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError};
 use crate::environment::LinkError;
 use crate::journal::{IdempotencyError, JournalError};
@@ -113,6 +114,24 @@ impl From<PayError> for Refusal {
             PayError::Idempotency(IdempotencyError::KeyTooLong { bytes }) => {
                 refuse(Reason::IdempotencyKeyInvalid).with("length_bytes", bytes)
             }
+        }
+    }
+}
+
+impl From<JoinError> for Refusal {
+    fn from(error: JoinError) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            JoinError::NotUser => refuse(Reason::BatchRole),
+            JoinError::NotConnected(hub) => refuse(Reason::PeerOffline).with("hub_node_id", hub),
+            JoinError::Inbound { inbound, capacity } => refuse(Reason::CapacityOutOfRange)
+                .with("inbound_sat", inbound.to_sat())
+                .with("capacity_sat", capacity.to_sat()),
+            JoinError::Capacity { capacity, .. } => {
+                refuse(Reason::CapacityOutOfRange).with("capacity_sat", capacity.to_sat())
+            }
+            JoinError::Idempotency(error) => Self::from(error).money_may_have_moved(false),
+            JoinError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
         }
     }
 }

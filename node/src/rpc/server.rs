@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use bitcoin::Network;
+use proto::v1::batches_server::BatchesServer;
 use proto::v1::channels_server::ChannelsServer;
 use proto::v1::events_server::EventsServer;
 use proto::v1::node_server::NodeServer;
@@ -26,6 +27,7 @@ use tonic_health::server::HealthReporter;
 use super::auth::Authenticator;
 use super::status::{Reason, Refusal};
 use super::tls::TlsIdentity;
+use crate::batches::Batches;
 use crate::chain::ChainSource;
 use crate::chain::follower::SyncState;
 use crate::channels::Channels;
@@ -50,6 +52,8 @@ pub struct RpcParts {
     pub payments: Arc<Payments>,
     /// Channels.
     pub channels: Arc<Channels>,
+    /// Channels that batches fund.
+    pub batches: Arc<Batches>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -227,6 +231,10 @@ pub async fn serve(
             super::channels::ChannelsService::new(door.clone()),
             guarded(&guard),
         ))
+        .add_service(BatchesServer::with_interceptor(
+            super::batches::BatchesService::new(door.clone()),
+            guarded(&guard),
+        ))
         .add_service(PaymentsServer::with_interceptor(
             super::payments::PaymentsService::new(door.clone()),
             guarded(&guard),
@@ -283,6 +291,7 @@ async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus
         "",
         "tributary.v1.Node",
         "tributary.v1.Channels",
+        "tributary.v1.Batches",
         "tributary.v1.Payments",
         "tributary.v1.Wallet",
         "tributary.v1.Events",

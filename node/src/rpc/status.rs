@@ -118,6 +118,10 @@ reasons! {
         "fund the channel by its own transaction";
     /// No such channel.
     ChannelUnknown = "CHANNEL_UNKNOWN", NotFound, "list the channels";
+    /// No such wish for a channel of a batch.
+    BatchUnknown = "BATCH_UNKNOWN", NotFound, "list the wishes";
+    /// This node does not do that in batches.
+    BatchRole = "BATCH_ROLE", FailedPrecondition, "set batch.role in the configuration";
     /// A channel with this peer is being opened.
     ChannelOpening = "CHANNEL_OPENING", AlreadyExists,
         "follow the channel the metadata names, or close it";

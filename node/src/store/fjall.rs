@@ -93,7 +93,8 @@ impl Engine for FjallEngine {
             let heads = sources.iter_mut().filter(|source| source.head.is_some());
             let first = |source: &&mut Pairs<'_>| source.head.as_ref().map(|(key, _)| key.clone());
             let next = if ascending { heads.min_by_key(first) } else { heads.max_by_key(first) };
-            let Some((key, value)) = next.and_then(|source| source.take().transpose()).transpose()?
+            let Some((key, value)) =
+                next.and_then(|source| source.take().transpose()).transpose()?
             else {
                 return Ok(());
             };

@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Amount;
-use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
+use channel_contracts::batch::message::{
+    DeclineReason, Declined, DropReason, Dropped, Message, Release, Stored,
+};
+use channel_contracts::batch::{Attempt, BatchId, HubPhase, LeafState, RegistrationId, UserPhase};
+use channel_contracts::musig::TreeSecret;
 use node::batches::{BatchView, JoinRequest, JoinView};
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
@@ -48,7 +52,7 @@ fn request(net: &Cluster, capacity_sat: u64) -> JoinRequest {
 }
 
 async fn join(net: &Cluster, user: &str) -> JoinView {
-    net.node(user).batches.join(&request(net, CAPACITY_SAT)).await.unwrap()
+    net.node(user).batches.join(&request(net, CAPACITY_SAT), None).await.unwrap()
 }
 
 async fn wish(net: &Cluster, user: &str) -> JoinView {
@@ -171,8 +175,7 @@ pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
             config.batch.gathering_ms = 100;
             config.batch.step_seconds = 1;
         };
-        let options =
-            NodeOptions { disk: Some(disk.clone()), configure: Arc::new(configure) };
+        let options = NodeOptions { disk: Some(disk.clone()), configure: Arc::new(configure) };
         net.add(name, options).await.unwrap();
     }
     net.fund(&[HUB], Amount::from_sat(FUNDS_SAT), 2).await.unwrap();
@@ -184,7 +187,7 @@ pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
             let cut_at = disk.commits() + after;
             disk.fault_at(cut_at, fault);
             let request = request(net, SMALL_SAT);
-            let _joined_or_cut = net.node(USERS[0]).batches.join(&request).await;
+            let _joined_or_cut = net.node(USERS[0]).batches.join(&request, None).await;
             until("an end of forming, or the cut", async || {
                 disk.commits() >= cut_at || forming_ended(net).await
             })
@@ -237,8 +240,7 @@ async fn forming_ended(net: &Cluster) -> bool {
     }) && wishes.iter().all(|wish| {
         matches!(
             wish.state,
-            UserPhase::Over(_)
-                | UserPhase::Leaf(LeafState::Funded | LeafState::Confirmed { .. })
+            UserPhase::Over(_) | UserPhase::Leaf(LeafState::Funded | LeafState::Confirmed { .. })
         )
     })
 }
@@ -277,6 +279,49 @@ pub async fn both_sides_crash_after_the_broadcast_and_go_on(net: &mut Cluster) {
     }
     for user in &USERS[..2] {
         connect(net, user).await;
+    }
+    usable(net, &USERS[..2]).await;
+    pays(net, HUB, USERS[0], 1_000_000).await;
+    pays(net, USERS[0], USERS[1], 500_000).await;
+}
+
+pub async fn nonsense_of_a_member_does_not_stop_the_others(net: &mut Cluster) {
+    start(net, 3).await;
+    for user in &USERS[..3] {
+        join(net, user).await;
+    }
+    let hub = net.node(HUB).lightning.node_id();
+    let until_formed = async {
+        until("the batch transaction", async || {
+            newest(net).await.is_some_and(|batch| batch.phase == HubPhase::Confirming)
+        })
+        .await;
+    };
+    let nonsense = async {
+        // What is out of order, stale, of another batch, of the other role, or of nobody.
+        for round in 0_u8.. {
+            let batch = match round % 2 {
+                0 => newest(net).await.map_or(BatchId([0; 32]), |batch| batch.batch),
+                _ => BatchId([round; 32]),
+            };
+            let attempt = Attempt::new(round % 3).unwrap();
+            let secret = TreeSecret::from_bytes([round.max(1); 32]).unwrap();
+            let registration = RegistrationId([round; 32]);
+            let reason = DropReason::Conflict;
+            let messages = [
+                Message::Stored(Stored { batch, attempt }),
+                Message::Release(Release { batch, attempt, secret }),
+                Message::Dropped(Dropped { batch, attempt, reason }),
+                Message::Declined(Declined { registration, reason: DeclineReason::Full }),
+            ];
+            let mallory = net.node(USERS[2]).lightning.batch_messages();
+            mallory.send(hub, &messages[usize::from(round) % messages.len()]);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = until_formed => {}
+        () = nonsense => {}
     }
     usable(net, &USERS[..2]).await;
     pays(net, HUB, USERS[0], 1_000_000).await;

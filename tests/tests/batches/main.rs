@@ -25,6 +25,7 @@ scenarios! {
     one_user_joins_and_is_paid
     five_users_join_and_pay_each_other
     a_user_that_leaves_before_the_tree_is_built_is_left_out
+    nonsense_of_a_member_does_not_stop_the_others
     a_power_cut_at_any_commit_loses_no_coin
     both_sides_crash_after_the_broadcast_and_go_on
 }

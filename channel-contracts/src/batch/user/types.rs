@@ -29,7 +29,9 @@ pub struct Agreed {
 }
 
 /// Why a batch came to nothing for this user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error, serde::Serialize, serde::Deserialize,
+)]
 pub enum OverReason {
     /// The hub has no place.
     #[error("the hub declined: {0}")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use node::environment::{Entropy, OsEntropy};
 use node::rpc::auth::AdminToken;
 use node::rpc::connection::Connection;
+use proto::v1::batches_client::BatchesClient;
 use proto::v1::channels_client::ChannelsClient;
 use proto::v1::events_client::EventsClient;
 use proto::v1::node_client::NodeClient;
@@ -104,6 +105,11 @@ impl Client {
     /// The service `Channels`.
     pub fn channels(&self) -> ChannelsClient<Guarded> {
         ChannelsClient::new(self.guarded())
+    }
+
+    /// The service `Batches`.
+    pub fn batches(&self) -> BatchesClient<Guarded> {
+        BatchesClient::new(self.guarded())
     }
 
     /// The service `Payments`.

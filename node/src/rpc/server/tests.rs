@@ -165,7 +165,7 @@ async fn reflection_needs_the_token_and_lists_every_service() {
         panic!("not a list: {answer:?}");
     };
     let names: Vec<&str> = list.service.iter().map(|service| &*service.name).collect();
-    for service in ["Node", "Channels", "Payments", "Wallet", "Events"] {
+    for service in ["Node", "Channels", "Batches", "Payments", "Wallet", "Events"] {
         let name = format!("tributary.v1.{service}");
         assert!(names.contains(&&*name), "{name} is not in {names:?}");
     }

@@ -1,5 +1,6 @@
 //! The words that `tributary` understands.
 
+mod batch;
 pub mod run;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use batch::{BatchJoinArgs, BatchQuoteArgs, BatchVerb};
 pub use run::{DevArgs, NodeArgs};
 
 use crate::amount::{Msat, RULE, Sat};
@@ -65,6 +67,9 @@ pub enum Verb {
     /// Open, list, watch, price and close channels
     #[command(subcommand)]
     Channel(ChannelVerb),
+    /// Join channel batches, and see what became of them
+    #[command(subcommand)]
+    Batch(BatchVerb),
     /// Create an invoice
     Invoice(InvoiceArgs),
     /// List invoices, or show one

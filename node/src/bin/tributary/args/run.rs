@@ -94,6 +94,10 @@ pub struct DevArgs {
     #[arg(long, default_value_t = 64, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: u32,
+    /// Wallets that join one channel batch of the hub and pay each other through it
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=1_900))]
+    pub users: u16,
     /// Directory of the nodes' data [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

@@ -4,6 +4,7 @@
 //! them, their API on a port of their own. With `--once` it ends after the demonstration;
 //! otherwise it stays, mines, and other shells can say `tributary --node alice pay …`.
 
+mod batch;
 mod burst;
 mod report;
 
@@ -50,9 +51,13 @@ pub async fn run(args: DevArgs, global: Global) -> Result<(), CliError> {
     let mut net = Cluster::new(chain, &dir);
     for name in NAMES {
         progress.say(&format!("starting {name}"));
-        net.add(name, NodeOptions::default()).await.map_err(failed)?;
+        let options = match name {
+            "hub" => batch::hub_options(args.users.into()),
+            _ => NodeOptions::default(),
+        };
+        net.add(name, options).await.map_err(failed)?;
     }
-    let outcome = demonstrate(&net, &args, &progress).await;
+    let outcome = demonstrate(&mut net, &args, &progress).await;
     let report = match outcome {
         Ok(report) => report,
         Err(error) => {
@@ -92,7 +97,7 @@ fn failed(error: impl std::fmt::Display) -> CliError {
 }
 
 async fn demonstrate(
-    net: &Cluster,
+    net: &mut Cluster,
     args: &DevArgs,
     progress: &Progress,
 ) -> Result<Report, CliError> {
@@ -104,6 +109,13 @@ async fn demonstrate(
     net.open_channel("hub", "bob", CAPACITY_SAT, 0).await.map_err(failed)?;
     let payments =
         burst::run(net, "alice", "bob", args.payments, args.concurrency, progress).await?;
+    let users = usize::from(args.users);
+    let batch = if users > 0 {
+        net.fund(&["hub"], batch::hub_funds(users), 1).await.map_err(failed)?;
+        Some(batch::run(net, users, progress).await?)
+    } else {
+        None
+    };
     progress.say("counting every satoshi");
     let audit = settled_audit(net).await?;
     let chain = net.on_chain().await.map_err(failed)?;
@@ -146,6 +158,7 @@ async fn demonstrate(
         nodes,
         channels,
         payments,
+        batch,
         onchain: OnChainReport { transactions: chain.transactions, vbytes: chain.vbytes },
         conserved: audit.conserved(),
     })
@@ -154,9 +167,8 @@ async fn demonstrate(
 /// Counts once nothing is in flight: the last payment's removal takes one more round trip.
 async fn settled_audit(net: &Cluster) -> Result<node::dev::Audit, CliError> {
     let quiet = || {
-        NAMES.iter().all(|name| {
-            net.node(name)
-                .lightning
+        net.nodes().filter_map(|dev| dev.running()).all(|node| {
+            node.lightning
                 .channels()
                 .iter()
                 .all(|channel| channel.inbound_htlcs == 0 && channel.outbound_htlcs == 0)

@@ -14,6 +14,9 @@ pub struct Report {
     pub channels: Vec<ChannelReport>,
     /// The burst.
     pub payments: PaymentsReport,
+    /// The batch, if wallets joined one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchReport>,
     /// The nodes' own transactions.
     pub onchain: OnChainReport,
     /// Whether what was paid in is in balances and fees, to the msat.
@@ -71,6 +74,21 @@ pub struct PaymentsReport {
     pub per_second: f64,
 }
 
+/// A batch of many wallets.
+#[derive(Debug, Serialize)]
+pub struct BatchReport {
+    /// Wallets in it.
+    pub users: usize,
+    /// What opening all their channels took on chain.
+    pub onchain_vbytes: u64,
+    /// What as many ordinary channels would have taken.
+    pub ordinary_vbytes: u64,
+    /// From the first wish to the batch transaction.
+    pub form_ms: u64,
+    /// Payments that arrived through its channels.
+    pub payments: usize,
+}
+
 /// What the chain carries for the nodes.
 #[derive(Debug, Serialize)]
 pub struct OnChainReport {
@@ -114,6 +132,16 @@ impl Report {
             p.p50_ms,
             p.p99_ms
         );
+        if let Some(batch) = &self.batch {
+            anstream::println!(
+                "{} wallets joined one batch in {} ms: {} vbytes on chain where ordinary channels take {}; {} payments through it.",
+                batch.users,
+                batch.form_ms,
+                batch.onchain_vbytes,
+                batch.ordinary_vbytes,
+                batch.payments
+            );
+        }
         anstream::println!(
             "On chain ({}): {} transactions, {} vbytes. Every satoshi accounted for: {}.",
             self.chain,

@@ -4,6 +4,7 @@
 //! is made by `table` (lists) and `text` (one thing). Colours are left out where standard
 //! output is no terminal or NO_COLOR is set.
 
+pub mod batch;
 pub mod json;
 pub mod table;
 pub mod text;
@@ -43,6 +44,22 @@ impl Output {
         match self.json {
             true => self.document(&json::of(message)?, true),
             false => self.text(&text(message)),
+        }
+    }
+
+    /// Prints something that is no message of the interface.
+    pub fn report<T: serde::Serialize>(
+        self,
+        report: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), CliError> {
+        match self.json {
+            true => {
+                let value = serde_json::to_value(report)
+                    .map_err(|error| CliError::Failed(error.to_string()))?;
+                self.document(&value, true)
+            }
+            false => self.text(&text(report)),
         }
     }
 

@@ -12,7 +12,7 @@ use super::text::{event_line, short, utc};
 use crate::amount::{grouped, sat_from_msat};
 
 /// Begins a table. Columns whose name begins with `>` are aligned to the right.
-fn begin(columns: &[&str]) -> Table {
+pub(super) fn begin(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_content_arrangement(ContentArrangement::Disabled);
@@ -32,7 +32,7 @@ fn begin(columns: &[&str]) -> Table {
 }
 
 /// Finishes a table, with a sentence instead where it is empty.
-fn finish(table: Table, empty: &str) -> String {
+pub(super) fn finish(table: Table, empty: &str) -> String {
     match table.is_empty() {
         true => empty.to_owned(),
         false => table.to_string(),

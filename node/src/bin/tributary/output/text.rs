@@ -88,7 +88,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-fn sats(amount_sat: u64) -> String {
+pub(super) fn sats(amount_sat: u64) -> String {
     format!("{} sat", grouped(amount_sat))
 }
 

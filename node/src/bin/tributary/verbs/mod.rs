@@ -1,5 +1,6 @@
 //! One function for each verb: words in, one or a few calls, an answer out.
 
+mod batches;
 mod channels;
 mod events;
 mod invoices;
@@ -12,7 +13,7 @@ use std::future::Future;
 use clap::CommandFactory;
 use tonic::{Response, Status};
 
-use crate::args::{Cli, Global, Verb};
+use crate::args::{BatchVerb, Cli, Global, Verb};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::Output;
@@ -34,6 +35,9 @@ pub async fn run(verb: Verb, global: &Global) -> Result<(), CliError> {
     {
         return Err(CliError::Usage("say where the peer listens: NODE_ID@HOST:PORT".to_owned()));
     }
+    if let Verb::Batch(BatchVerb::Verify { file }) = &verb {
+        return batches::verify(out, file);
+    }
     let client = Client::connect(global).await?;
     call(verb, &client, out).await
 }
@@ -50,6 +54,7 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Disconnect(args) => node::disconnect(client, out, args).await,
         Verb::Stop(args) => node::stop(client, out, &args).await,
         Verb::Channel(verb) => channels::run(verb, client, out).await,
+        Verb::Batch(verb) => batches::run(verb, client, out).await,
         Verb::Invoice(args) => invoices::create(client, out, args).await,
         Verb::Invoices(args) => invoices::list(client, out, &args).await,
         Verb::Offer(args) => invoices::offer(client, out, args).await,

@@ -32,6 +32,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
     RpcParts {
         payments: Arc::clone(&node.payments),
         channels: Arc::clone(&node.channels),
+        batches: Arc::clone(&node.batches),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),

@@ -1,0 +1,178 @@
+//! `tributary.v1.Batches`: what leaving would cost, joining, and what became of it.
+//!
+//! What a wish or a batch looks like to a caller is in `batch_view.rs`.
+
+use std::sync::Arc;
+
+use bitcoin::Amount;
+use channel_contracts::batch::RegistrationId;
+use channel_contracts::tree::{ExitCost, Radix, Shape};
+use futures::stream;
+use proto::v1;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::batch_view::{exit_cost, hosted, is_final, membership, path};
+use super::convert::{exact, idempotency_key, node_id};
+use super::mutation::to_the_end;
+use super::page::Answers;
+use super::server::{Door, RpcParts, stopping};
+use super::status::{Reason, Refusal};
+use crate::batches::{JoinRequest, JoinView};
+
+/// Users of a batch that a quote is reckoned for where the caller names none.
+const QUOTE_USERS: u32 = 256;
+
+/// The service.
+pub(super) struct BatchesService {
+    door: Door,
+}
+
+impl BatchesService {
+    pub(super) fn new(door: Door) -> Self {
+        Self { door }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::batches_server::Batches for BatchesService {
+    async fn quote(
+        &self,
+        request: Request<v1::QuoteBatchRequest>,
+    ) -> Result<Response<v1::BatchQuote>, Status> {
+        let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let users = request.users.unwrap_or(QUOTE_USERS) as usize;
+        let shape = Shape::new(users, Radix::for_size(users))
+            .map_err(|error| Refusal::field("users", error))?;
+        let capacity = Amount::from_sat(request.capacity_sat);
+        let exit = exit_cost(&ExitCost::worst(&shape), capacity, parts.batches.urgent_feerate());
+        let fee_max_sat = parts.batches.policy().user.fee_max.to_sat();
+        Ok(Response::new(v1::BatchQuote { exit: Some(exit), fee_max_sat }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinBatchRequest>,
+    ) -> Result<Response<v1::BatchMembership>, Status> {
+        let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let key = idempotency_key("JoinBatch", &request.idempotency_key)?;
+        let capacity = Amount::from_sat(request.capacity_sat);
+        let join = JoinRequest {
+            hub: node_id("hub_node_id", &request.hub_node_id)?,
+            capacity,
+            inbound: request.inbound_sat.map_or(capacity, Amount::from_sat),
+        };
+        let shared = Arc::clone(&parts);
+        let view = to_the_end(&parts.tasks, async move {
+            if let Some(first) = shared.batches.repetition(&join, Some(&key)).await? {
+                return Ok(first);
+            }
+            shared.require_synced()?;
+            Ok(shared.batches.join(&join, Some(&key)).await?)
+        })
+        .await?;
+        Ok(Response::new(shown(&parts, &view)))
+    }
+
+    type WatchStream = Answers<v1::BatchMembership>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchBatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let parts = self.door.parts()?;
+        let id = registration(&request.into_inner().registration_id)?;
+        look_up(&parts, id).await?;
+        let changes = parts.batches.changes();
+        let follow = Follow { parts, id, changes, shown: None };
+        let states = stream::try_unfold(follow, |mut follow| async move {
+            Ok(follow.next().await?.map(|membership| (membership, follow)))
+        });
+        Ok(Response::new(Box::pin(states)))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<v1::ListBatchesRequest>,
+    ) -> Result<Response<v1::ListBatchesResponse>, Status> {
+        let parts = self.door.parts()?;
+        let views = parts.batches.joins().await;
+        parts.committer.durable(parts.committer.now()).await.map_err(Refusal::from)?;
+        let memberships = views.iter().map(|view| shown(&parts, view)).collect();
+        Ok(Response::new(v1::ListBatchesResponse { memberships }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetBatchRequest>,
+    ) -> Result<Response<v1::BatchMembership>, Status> {
+        let parts = self.door.parts()?;
+        let id = registration(&request.into_inner().registration_id)?;
+        let view = look_up(&parts, id).await?;
+        let mut membership = shown(&parts, &view);
+        membership.path = parts.batches.path(&view).map(|path_and_ends| path(&path_and_ends));
+        Ok(Response::new(membership))
+    }
+
+    async fn list_hosted(
+        &self,
+        _request: Request<v1::ListHostedBatchesRequest>,
+    ) -> Result<Response<v1::ListHostedBatchesResponse>, Status> {
+        let parts = self.door.parts()?;
+        let views = parts.batches.batches().await;
+        parts.committer.durable(parts.committer.now()).await.map_err(Refusal::from)?;
+        let batches = views.iter().map(hosted).collect();
+        Ok(Response::new(v1::ListHostedBatchesResponse { batches }))
+    }
+}
+
+/// Follows one wish.
+struct Follow {
+    parts: Arc<RpcParts>,
+    id: RegistrationId,
+    changes: watch::Receiver<u64>,
+    /// What was sent last.
+    shown: Option<v1::BatchMembership>,
+}
+
+impl Follow {
+    /// The next state to send; `None` after the final one.
+    async fn next(&mut self) -> Result<Option<v1::BatchMembership>, Refusal> {
+        if self.shown.as_ref().is_some_and(|membership| is_final(membership.state())) {
+            return Ok(None);
+        }
+        loop {
+            self.changes.mark_unchanged();
+            let membership = shown(&self.parts, &look_up(&self.parts, self.id).await?);
+            if self.shown.as_ref() != Some(&membership) {
+                self.shown = Some(membership.clone());
+                return Ok(Some(membership));
+            }
+            tokio::select! {
+                biased;
+                () = self.parts.tasks.stopped() => return Err(stopping()),
+                changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
+            }
+        }
+    }
+}
+
+fn registration(bytes: &[u8]) -> Result<RegistrationId, Refusal> {
+    exact(Reason::FieldInvalid, "registration_id", bytes).map(RegistrationId)
+}
+
+/// One wish, once what is shown of it is durable.
+async fn look_up(parts: &RpcParts, id: RegistrationId) -> Result<JoinView, Refusal> {
+    let view = parts.batches.get(id).await.ok_or_else(|| {
+        Refusal::new(Reason::BatchUnknown, format_args!("there is no wish {id}"))
+            .with("registration_id", id)
+    })?;
+    parts.committer.durable(parts.committer.now()).await?;
+    Ok(view)
+}
+
+fn shown(parts: &RpcParts, view: &JoinView) -> v1::BatchMembership {
+    membership(view, parts.batches.urgent_feerate())
+}
