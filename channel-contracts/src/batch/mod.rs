@@ -27,6 +27,8 @@
 //! idempotent by batch, attempt and peer.
 //!
 //! Source: BATCHES §3, §5, §6, §8.
+#![doc = ""]
+#![doc = include_str!("../../docs/batches.md")]
 
 pub mod deadlines;
 pub mod hub;

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use channel_contracts::batch::hub::{HubInput, TreeMember};
 use channel_contracts::batch::message::{Message, Propose, Sign, Signed};
-use channel_contracts::batch::{Attempt, BatchId, HubBatch, HubEffect, HubEvent, Peer, Timestamp};
+use channel_contracts::batch::{
+    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, Peer, Timestamp,
+};
 use channel_contracts::musig::{
     HubNonces, HubPartials, HubSessionError, NonceSeed, PartialSignature, PublicNonce, SignedTree,
 };
@@ -68,15 +70,24 @@ impl HubLife {
         Self { machine, log, channels: HashMap::new(), round: None }
     }
 
-    /// Puts a stored tree back: a batch that was published has nothing else to go on with.
+    /// Puts the stored tree of a batch back that may be on chain. An earlier one has nothing to
+    /// go on with, and what is stored may be of an attempt that is over.
     ///
     /// # Errors
     ///
     /// If what is stored is not the tree of the batch.
     pub fn restore(&mut self, parts: &Parts) -> Result<(), StoreError> {
-        let Some(stored) = StoredTree::get(&parts.committer, self.machine.id())? else {
+        if !matches!(
+            self.machine.phase(),
+            HubPhase::Publishing
+                | HubPhase::Confirming
+                | HubPhase::Live { .. }
+                | HubPhase::Expiring { .. }
+        ) {
             return Ok(());
-        };
+        }
+        let stored = StoredTree::get(&parts.committer, self.machine.id())?
+            .ok_or_else(|| StoreError::Corrupt("the tree of a batch is missing".into()))?;
         let corrupt = |detail: String| StoreError::Corrupt(format!("tree of a batch: {detail}"));
         let root = self.machine.tree().map(|tree| tree.root);
         let root = root.ok_or_else(|| corrupt("it has no root".into()))?;

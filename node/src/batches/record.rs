@@ -97,10 +97,27 @@ impl EventLog {
     /// Writes `events` behind those before.
     pub fn append<E: Serialize>(&mut self, events: &[E], writes: &mut Batch) {
         for event in events {
-            let key = [&self.id[..], &self.next.to_be_bytes()].concat();
-            writes.put(self.table.key(key), encode(event));
+            writes.put(self.key(self.next), encode(event));
             self.next += 1;
         }
+    }
+
+    /// The writes that remove it and how its machine began.
+    pub fn erase(&self) -> Batch {
+        let mut writes = Batch::default();
+        let begun = match self.table {
+            Table::UserBatchEvent => Table::UserBatch,
+            _ => Table::HubBatch,
+        };
+        writes.delete(begun.key(self.id));
+        for number in 0..self.next {
+            writes.delete(self.key(number));
+        }
+        writes
+    }
+
+    fn key(&self, number: u32) -> Vec<u8> {
+        self.table.key([&self.id[..], &number.to_be_bytes()].concat())
     }
 
     fn read<E: DeserializeOwned>(

@@ -53,6 +53,14 @@ pub(super) struct State {
     pub best: u32,
 }
 
+impl State {
+    /// The hub's batches that came to nothing.
+    fn failed(&self) -> impl Iterator<Item = BatchId> {
+        let failed = |life: &HubLife| matches!(life.machine.phase(), HubPhase::Failed { .. });
+        self.hub.iter().filter(move |(_, life)| failed(life)).map(|(id, _)| *id)
+    }
+}
+
 /// How often a peer broke off in a row, and until when it must wait.
 #[derive(Debug, Clone, Copy, Default)]
 struct Faults {
@@ -91,6 +99,7 @@ impl Batches {
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
         let mut state = State::default();
         for (machine, log) in load_hub(&parts.committer)? {
+
             let mut life = HubLife::new(machine, log);
             life.restore(&parts)?;
             state.hub.insert(life.machine.id(), life);
@@ -172,6 +181,7 @@ impl Batches {
     async fn restarted(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let hubs: Vec<BatchId> = state.hub.keys().copied().collect();
+        let failed: Vec<BatchId> = state.failed().collect();
         let users: Vec<RegistrationId> = state.user.keys().copied().collect();
         let mut inputs: Vec<Input> =
             hubs.iter().map(|id| Input::Hub(*id, HubInput::Restarted)).collect();
@@ -189,7 +199,14 @@ impl Batches {
             );
         }
         let inputs = self.act(&mut state, owed).await?;
-        self.turn(&mut state, inputs).await
+        self.turn(&mut state, inputs).await?;
+        // What had failed in an earlier life of the node is cleaned up by now.
+        for id in failed {
+            if let Some(life) = state.hub.remove(&id) {
+                let _nobody_waits = self.parts.committer.enqueue(life.log.erase());
+            }
+        }
+        Ok(())
     }
 
     /// What the records of channels know and a user's machine does not.
@@ -257,8 +274,7 @@ impl Batches {
                     HubPhase::Live { at } | HubPhase::Expiring { at } => Some(at),
                     _ => None,
                 };
-                let record = self.parts.confirmations.get(tree.root);
-                match record.and_then(|record| record.confirmed()) {
+                match self.parts.confirmations.confirmed(tree.root) {
                     Some(at) if known != Some(height(at.height)) => {
                         let (txid, at) = (tree.root.txid, height(at.height));
                         inputs.push(Input::Hub(*id, HubInput::BatchConfirmed { txid, at }));

@@ -566,12 +566,12 @@ impl Channels {
 
     /// Tells the wallet how many channels may one day need a fee bump.
     fn count_reserve(&self) {
-        let open = self
-            .records
-            .lock()
-            .values()
-            .filter(|latest| latest.borrow().0.state != ChannelState::Closed)
-            .count();
+        // A hub leaves its batches by spending their roots, not channel by channel; who leaves
+        // alone is the user.
+        let needs_exit = |record: &ChannelRecord| {
+            record.state != ChannelState::Closed && !(record.batch && record.outbound)
+        };
+        let open = self.records.lock().values().filter(|latest| needs_exit(&latest.borrow().0)).count();
         self.parts.wallet.set_channel_count(u32::try_from(open).unwrap_or(u32::MAX));
     }
 }

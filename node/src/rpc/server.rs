@@ -305,3 +305,6 @@ mod tests;
 #[cfg(test)]
 #[path = "server/tests/whole.rs"]
 mod whole;
+#[cfg(test)]
+#[path = "server/tests/batches.rs"]
+mod whole_batches;

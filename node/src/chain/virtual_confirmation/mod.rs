@@ -197,6 +197,11 @@ impl VirtualConfirmations {
         self.state.lock().batches.get(&root).cloned()
     }
 
+    /// Returns the block that has `root`, once one has.
+    pub fn confirmed(&self, root: OutPoint) -> Option<BlockRef> {
+        self.state.lock().batches.get(&root)?.confirmed()
+    }
+
     /// Returns all records, by root.
     pub fn batches(&self) -> Vec<VirtualBatch> {
         self.state.lock().batches.values().cloned().collect()

@@ -20,10 +20,10 @@ use super::*;
 use crate::dev::{Cluster, DevChain, NodeOptions};
 use crate::node::Node;
 
-type Signed = InterceptedService<Channel, Box<dyn Signer>>;
+pub(super) type Signed = InterceptedService<Channel, Box<dyn Signer>>;
 
 /// An interceptor that can be named.
-trait Signer: Send + FnMut(Request<()>) -> Result<Request<()>, Status> {}
+pub(super) trait Signer: Send + FnMut(Request<()>) -> Result<Request<()>, Status> {}
 impl<S: Send + FnMut(Request<()>) -> Result<Request<()>, Status>> Signer for S {}
 
 /// The parts of a running node, for a server beside its own.
@@ -60,14 +60,14 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
 }
 
 /// One node's interface as its clients see it.
-struct Api {
+pub(super) struct Api {
     served: Served,
     stop: CancellationToken,
     channel: Channel,
 }
 
 impl Api {
-    async fn of(cluster: &Cluster, name: &str) -> Self {
+    pub(super) async fn of(cluster: &Cluster, name: &str) -> Self {
         let node = cluster.node(name);
         let served = Served::start(node.tasks.clone()).await;
         let stop = CancellationToken::new();
@@ -76,15 +76,15 @@ impl Api {
         Self { served, stop, channel }
     }
 
-    fn signed(&self) -> Signed {
+    pub(super) fn signed(&self) -> Signed {
         InterceptedService::new(self.channel.clone(), Box::new(self.served.signer()))
     }
 
-    fn node(&self) -> NodeClient<Signed> {
+    pub(super) fn node(&self) -> NodeClient<Signed> {
         NodeClient::new(self.signed())
     }
 
-    fn channels(&self) -> ChannelsClient<Signed> {
+    pub(super) fn channels(&self) -> ChannelsClient<Signed> {
         ChannelsClient::new(self.signed())
     }
 
@@ -101,7 +101,7 @@ impl Api {
     }
 }
 
-fn reason(status: &Status) -> String {
+pub(super) fn reason(status: &Status) -> String {
     explain(status).reason.unwrap_or_default()
 }
 

@@ -1,0 +1,118 @@
+//! The batch interface over a real hub and a real user: from the quote to the path.
+
+use std::time::Duration;
+
+use bitcoin::{ScriptBuf, TxOut};
+use futures::TryStreamExt;
+use proto::v1::MembershipState;
+use proto::v1::batches_client::BatchesClient;
+
+use super::whole::{Api, reason};
+use super::*;
+use crate::batches::PathFile;
+use crate::dev::{Cluster, DevChain, NodeOptions};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(DevChain::embedded(), directory.path());
+    for name in ["hub", "user"] {
+        cluster.add(name, NodeOptions::default()).await.unwrap();
+    }
+    cluster.fund(&["hub"], Amount::from_sat(1_000_000), 2).await.unwrap();
+    let hub = Api::of(&cluster, "hub").await;
+    let user = Api::of(&cluster, "user").await;
+    let mut batches = BatchesClient::new(user.signed());
+
+    let quote = |capacity_sat| v1::QuoteBatchRequest { capacity_sat, users: None };
+    let small = batches.quote(quote(1_000)).await.unwrap().into_inner().exit.unwrap();
+    let large = batches.quote(quote(10_000_000)).await.unwrap().into_inner().exit.unwrap();
+    assert!(!small.is_worth && large.is_worth && large.levels == 4, "{small:?} {large:?}");
+    let nobody = v1::QuoteBatchRequest { capacity_sat: 1, users: Some(0) };
+    assert_eq!(reason(&batches.quote(nobody).await.unwrap_err()), "FIELD_INVALID");
+
+    let info = hub.node().get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
+    let join = v1::JoinBatchRequest {
+        idempotency_key: "join".into(),
+        hub_node_id: info.node_id.clone(),
+        capacity_sat: 200_000,
+        inbound_sat: None,
+    };
+    let status = batches.join(join.clone()).await.unwrap_err();
+    assert_eq!(reason(&status), "PEER_OFFLINE");
+    let connect = v1::ConnectPeerRequest {
+        idempotency_key: "connect".into(),
+        node_id: info.node_id,
+        address: info.listen_addresses[0].clone(),
+        keep: true,
+    };
+    user.node().connect_peer(connect).await.unwrap();
+    let first = batches.join(join.clone()).await.unwrap().into_inner();
+    let again = batches.join(join.clone()).await.unwrap().into_inner();
+    assert_eq!(first.registration_id, again.registration_id, "one key, one wish");
+    let other = v1::JoinBatchRequest { capacity_sat: 300_000, ..join.clone() };
+    assert_eq!(reason(&batches.join(other).await.unwrap_err()), "IDEMPOTENCY_KEY_REUSED");
+    let too_much = v1::JoinBatchRequest {
+        idempotency_key: "too much".into(),
+        inbound_sat: Some(200_001),
+        ..join
+    };
+    assert_eq!(reason(&batches.join(too_much).await.unwrap_err()), "CAPACITY_OUT_OF_RANGE");
+
+    let registration_id = first.registration_id;
+    let watch = v1::WatchBatchRequest { registration_id: registration_id.clone() };
+    let mut states = batches.watch(watch).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(30), states.try_next()).await;
+        let membership = next.expect("the batch forms").unwrap().unwrap();
+        seen.push(membership.state());
+        match membership.state() {
+            MembershipState::Confirmed => break,
+            MembershipState::Funded => {
+                let root = membership.root_outpoint.clone().unwrap();
+                let txid = super::super::convert::txid("txid", &root.txid).unwrap();
+                while !cluster.chain.knows(txid).await.unwrap() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                cluster.mine(3).await.unwrap();
+            }
+            _ => {}
+        }
+    }
+    assert!(seen.is_sorted_by_key(|state| i32::from(*state)), "{seen:?}");
+
+    let get = v1::GetBatchRequest { registration_id };
+    let membership = batches.get(get).await.unwrap().into_inner();
+    assert_eq!(membership.exit.as_ref().unwrap().levels, 1);
+    assert!(membership.deadline_height.unwrap() < membership.expiry_height.unwrap());
+    let path = membership.path.unwrap();
+    let output = |value_sat, script| TxOut {
+        value: Amount::from_sat(value_sat),
+        script_pubkey: ScriptBuf::from_bytes(script),
+    };
+    let root = output(path.root_value_sat, path.root_script.clone());
+    let channel = output(path.channel_value_sat, path.channel_script.clone());
+    let file = PathFile::of_encoded(&path.encoded, root.clone(), channel.clone()).unwrap();
+    let report = PathFile::read(&file.text()).unwrap().verify().unwrap();
+    let funding = membership.funding_outpoint.unwrap();
+    assert_eq!(super::super::convert::outpoint(report.funding), funding);
+    // A file that was tampered with is refused.
+    let richer = TxOut { value: channel.value + Amount::ONE_SAT, ..channel };
+    let forged = PathFile::of_encoded(&path.encoded, root, richer).unwrap();
+    assert!(forged.verify().is_err());
+
+    let mut hosted = BatchesClient::new(hub.signed());
+    let list = hosted.list_hosted(v1::ListHostedBatchesRequest {}).await.unwrap().into_inner();
+    assert_eq!(list.batches.len(), 1);
+    assert_eq!(list.batches[0].state(), v1::HostedBatchState::Live);
+    assert_eq!(list.batches[0].user_node_ids.len(), 1);
+    let unknown = v1::GetBatchRequest { registration_id: vec![9; 32] };
+    assert_eq!(reason(&batches.get(unknown).await.unwrap_err()), "BATCH_UNKNOWN");
+
+    let list = v1::ListChannelsRequest::default();
+    let channels = user.channels().list(list).await.unwrap().into_inner().channels;
+    assert_eq!(channels[0].funding(), v1::FundingKind::Batch);
+    drop((hub, user));
+    cluster.shut_down().await;
+}
