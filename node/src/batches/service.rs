@@ -99,7 +99,6 @@ impl Batches {
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
         let mut state = State::default();
         for (machine, log) in load_hub(&parts.committer)? {
-
             let mut life = HubLife::new(machine, log);
             life.restore(&parts)?;
             state.hub.insert(life.machine.id(), life);

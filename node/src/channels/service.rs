@@ -571,7 +571,8 @@ impl Channels {
         let needs_exit = |record: &ChannelRecord| {
             record.state != ChannelState::Closed && !(record.batch && record.outbound)
         };
-        let open = self.records.lock().values().filter(|latest| needs_exit(&latest.borrow().0)).count();
+        let open =
+            self.records.lock().values().filter(|latest| needs_exit(&latest.borrow().0)).count();
         self.parts.wallet.set_channel_count(u32::try_from(open).unwrap_or(u32::MAX));
     }
 }

@@ -384,6 +384,7 @@ mod tests {
         let sources = concat!(
             include_str!("../../../proto/tributary/v1/common.proto"),
             include_str!("../../../proto/tributary/v1/node.proto"),
+            include_str!("../../../proto/tributary/v1/batches.proto"),
             include_str!("../../../proto/tributary/v1/channels.proto"),
             include_str!("../../../proto/tributary/v1/payments.proto"),
             include_str!("../../../proto/tributary/v1/wallet.proto"),

@@ -137,10 +137,14 @@ fn tables_are_one_ordered_map<H: Harness>() {
     all.sort();
     let map: Vec<_> = all.iter().map(|key| (key.clone(), b"v".to_vec())).collect();
     assert_eq!(contents(&*store), map);
-    assert_eq!(keys(store.scan(&all[3], &all[70], usize::MAX).unwrap()), all[3..70]);
-    let mut back = keys(store.scan_back(&all[3], &all[70], 40).unwrap());
+    // The store's own record lies in between.
+    let ours = |pairs| -> Vec<Vec<u8>> {
+        keys(pairs).into_iter().filter(|key| Table::Meta.rest(key).is_none()).collect()
+    };
+    assert_eq!(ours(store.scan(&all[3], &all[70], usize::MAX).unwrap()), all[3..70]);
+    let mut back = ours(store.scan_back(&all[3], &all[70], 20).unwrap());
     back.reverse();
-    assert_eq!(back, all[30..70]);
+    assert_eq!(back, all[50..70]);
     let (from, to) = Table::Payment.range();
     let payments = keys(store.scan(&from, &to, usize::MAX).unwrap());
     assert_eq!(payments, (0..20_u8).map(|n| Table::Payment.key([n])).collect::<Vec<_>>());

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bitcoin::{ScriptBuf, TxOut};
+use bitcoin::{Amount, ScriptBuf, TxOut};
 use futures::TryStreamExt;
+use proto::v1;
 use proto::v1::MembershipState;
 use proto::v1::batches_client::BatchesClient;
 
 use super::whole::{Api, reason};
-use super::*;
 use crate::batches::PathFile;
 use crate::dev::{Cluster, DevChain, NodeOptions};
 
@@ -71,7 +71,7 @@ async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
             MembershipState::Confirmed => break,
             MembershipState::Funded => {
                 let root = membership.root_outpoint.clone().unwrap();
-                let txid = super::super::convert::txid("txid", &root.txid).unwrap();
+                let txid = crate::rpc::convert::txid("txid", &root.txid).unwrap();
                 while !cluster.chain.knows(txid).await.unwrap() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -96,7 +96,7 @@ async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
     let file = PathFile::of_encoded(&path.encoded, root.clone(), channel.clone()).unwrap();
     let report = PathFile::read(&file.text()).unwrap().verify().unwrap();
     let funding = membership.funding_outpoint.unwrap();
-    assert_eq!(super::super::convert::outpoint(report.funding), funding);
+    assert_eq!(crate::rpc::convert::outpoint(report.funding), funding);
     // A file that was tampered with is refused.
     let richer = TxOut { value: channel.value + Amount::ONE_SAT, ..channel };
     let forged = PathFile::of_encoded(&path.encoded, root, richer).unwrap();
