@@ -106,7 +106,7 @@ mod tests {
             assert_ne!(keyed, read, "{}", method.name());
             mutations += usize::from(keyed);
         }
-        assert_eq!(mutations, 15);
+        assert_eq!(mutations, 16);
     }
 
     #[test]
@@ -134,6 +134,7 @@ mod tests {
         let sources = [
             include_str!("../tributary/v1/common.proto"),
             include_str!("../tributary/v1/node.proto"),
+            include_str!("../tributary/v1/batches.proto"),
             include_str!("../tributary/v1/channels.proto"),
             include_str!("../tributary/v1/payments.proto"),
             include_str!("../tributary/v1/wallet.proto"),

@@ -20,7 +20,7 @@ pub(super) fn membership(view: &JoinView, feerate: FeeRate) -> v1::BatchMembersh
         detail: detail(view.state),
         batch_id: view.batch.map(|batch| batch.0.to_vec()),
         fee_sat: view.fee.map(Amount::to_sat),
-        expiry_height: view.expiry.map(|height| height.to_consensus_u32()),
+        expires_height: view.expiry.map(|height| height.to_consensus_u32()),
         deadline_height: view.deadline.map(|height| height.to_consensus_u32()),
         channel_record_id: view.channel.map(|channel| channel.0.to_vec()),
         root_outpoint: view.root.map(outpoint),
@@ -111,7 +111,7 @@ pub(super) fn hosted(view: &BatchView) -> v1::HostedBatch {
         batch_id: view.batch.0.to_vec(),
         state: state.into(),
         detail,
-        expiry_height: view.expiry.to_consensus_u32(),
+        expires_height: view.expiry.to_consensus_u32(),
         user_node_ids: view.users.iter().map(|user| user.serialize().to_vec()).collect(),
         left_out: view
             .left_out

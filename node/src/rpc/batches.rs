@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::batch_view::{exit_cost, hosted, is_final, membership, path};
 use super::convert::{exact, idempotency_key, node_id};
 use super::mutation::to_the_end;
-use super::page::Answers;
+use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
 use crate::batches::{JoinRequest, JoinView};
@@ -36,10 +36,10 @@ impl BatchesService {
 
 #[tonic::async_trait]
 impl v1::batches_server::Batches for BatchesService {
-    async fn quote(
+    async fn estimate_exit(
         &self,
-        request: Request<v1::QuoteBatchRequest>,
-    ) -> Result<Response<v1::BatchQuote>, Status> {
+        request: Request<v1::EstimateBatchExitRequest>,
+    ) -> Result<Response<v1::BatchExitEstimate>, Status> {
         let parts = self.door.parts()?;
         let request = request.into_inner();
         let users = request.users.unwrap_or(QUOTE_USERS) as usize;
@@ -48,7 +48,7 @@ impl v1::batches_server::Batches for BatchesService {
         let capacity = Amount::from_sat(request.capacity_sat);
         let exit = exit_cost(&ExitCost::worst(&shape), capacity, parts.batches.urgent_feerate());
         let fee_max_sat = parts.batches.policy().user.fee_max.to_sat();
-        Ok(Response::new(v1::BatchQuote { exit: Some(exit), fee_max_sat }))
+        Ok(Response::new(v1::BatchExitEstimate { exit: Some(exit), fee_max_sat }))
     }
 
     async fn join(
@@ -95,13 +95,20 @@ impl v1::batches_server::Batches for BatchesService {
 
     async fn list(
         &self,
-        _request: Request<v1::ListBatchesRequest>,
+        request: Request<v1::ListBatchesRequest>,
     ) -> Result<Response<v1::ListBatchesResponse>, Status> {
         let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let from = page::position(List::Memberships, &(), request.page_token.as_deref())?;
+        let from = page::own_position(from)?;
         let views = parts.batches.joins().await;
         parts.committer.durable(parts.committer.now()).await.map_err(Refusal::from)?;
-        let memberships = views.iter().map(|view| shown(&parts, view)).collect();
-        Ok(Response::new(v1::ListBatchesResponse { memberships }))
+        let (views, next) = page::cut(views, from, size, |view| view.registration.0);
+        Ok(Response::new(v1::ListBatchesResponse {
+            memberships: views.iter().map(|view| shown(&parts, view)).collect(),
+            next_page_token: next.map(|next| page::token(List::Memberships, &(), &next)),
+        }))
     }
 
     async fn get(
@@ -118,13 +125,20 @@ impl v1::batches_server::Batches for BatchesService {
 
     async fn list_hosted(
         &self,
-        _request: Request<v1::ListHostedBatchesRequest>,
+        request: Request<v1::ListHostedBatchesRequest>,
     ) -> Result<Response<v1::ListHostedBatchesResponse>, Status> {
         let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let from = page::position(List::HostedBatches, &(), request.page_token.as_deref())?;
+        let from = page::own_position(from)?;
         let views = parts.batches.batches().await;
         parts.committer.durable(parts.committer.now()).await.map_err(Refusal::from)?;
-        let batches = views.iter().map(hosted).collect();
-        Ok(Response::new(v1::ListHostedBatchesResponse { batches }))
+        let (views, next) = page::cut(views, from, size, |view| view.batch.0);
+        Ok(Response::new(v1::ListHostedBatchesResponse {
+            batches: views.iter().map(hosted).collect(),
+            next_page_token: next.map(|next| page::token(List::HostedBatches, &(), &next)),
+        }))
     }
 }
 

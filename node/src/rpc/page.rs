@@ -40,6 +40,8 @@ pub(super) enum List {
     Events = 5,
     Transactions = 6,
     Unspent = 7,
+    Memberships = 8,
+    HostedBatches = 9,
 }
 
 /// Reads a page size.
@@ -91,6 +93,20 @@ pub(super) fn own_position<const N: usize>(
             })
         })
         .transpose()
+}
+
+/// Cuts a page out of `all`, which ascends by `id`: at most `size` things from `from` on, and the
+/// id the next page begins with.
+pub(super) fn cut<T>(
+    all: Vec<T>,
+    from: Option<[u8; 32]>,
+    size: usize,
+    id: impl Fn(&T) -> [u8; 32],
+) -> (Vec<T>, Option<[u8; 32]>) {
+    let mut rest = all.into_iter().filter(|one| from.is_none_or(|from| id(one) >= from));
+    let page: Vec<T> = rest.by_ref().take(size).collect();
+    let next = rest.next().map(|one| id(&one));
+    (page, next)
 }
 
 fn digest(filter: &impl Debug) -> [u8; DIGEST_LEN] {

@@ -92,8 +92,23 @@ async fn formed(net: &mut Cluster, users: &[&str]) {
     usable(net, users).await;
 }
 
+/// Waits until every batch transaction that was handed over is where a block finds it.
+async fn in_mempool(net: &Cluster) {
+    until("the batch transaction in the mempool", async || {
+        let mut all = true;
+        for batch in net.node(HUB).batches.batches().await {
+            if let (HubPhase::Confirming, Some(txid)) = (batch.phase, batch.txid) {
+                all &= net.chain.knows(txid).await.unwrap();
+            }
+        }
+        all
+    })
+    .await;
+}
+
 /// Mines until the channels of `users` can be used.
 async fn usable(net: &mut Cluster, users: &[&str]) {
+    in_mempool(net).await;
     net.mine(DEPTH).await.unwrap();
     until("channels that can be used", async || {
         let mut ready = true;
@@ -201,6 +216,7 @@ pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
                 connect(net, USERS[0]).await;
             }
             until("an end of forming", async || forming_ended(net).await).await;
+            in_mempool(net).await;
             net.mine(DEPTH).await.unwrap();
             if !in_time(&mut async || clear_end(net).await).await {
                 let hub = net.node(HUB);

@@ -85,14 +85,27 @@ pub async fn run(
         .await
         .map_err(failed)?;
     until("the batch transaction", async || {
+        // Its phase says that it was handed over; a block must find it in the mempool.
         let batches = net.node(HUB).batches.batches().await;
-        batches.iter().any(|batch| batch.phase == HubPhase::Confirming)
+        let batch = batches.iter().find(|batch| batch.phase == HubPhase::Confirming);
+        match batch.and_then(|batch| batch.txid) {
+            Some(txid) => net.chain.knows(txid).await.unwrap_or(false),
+            None => false,
+        }
     })
     .await?;
     let form_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     progress.say("the batch transaction confirms");
     net.mine(DEPTH).await.map_err(failed)?;
-    until("channels that can be used", async || usable(net, &names).await).await?;
+    let mut waiting = None;
+    let in_time = until("channels that can be used", async || {
+        waiting = not_usable(net, &names).await;
+        waiting.is_none()
+    })
+    .await;
+    if let (Err(_), Some(waiting)) = (in_time, waiting) {
+        return Err(CliError::Failed(format!("a channel of the batch is of no use: {waiting}")));
+    }
     let after = net.on_chain().await.map_err(failed)?;
 
     progress.say("wallets are paid, and pay each other");
@@ -123,7 +136,8 @@ pub async fn run(
     })
 }
 
-async fn usable(net: &Cluster, names: &[String]) -> bool {
+/// Whose channel cannot be used yet, and why.
+async fn not_usable(net: &Cluster, names: &[String]) -> Option<String> {
     for name in names {
         let node = net.node(name);
         let wishes = node.batches.joins().await;
@@ -132,10 +146,13 @@ async fn usable(net: &Cluster, names: &[String]) -> bool {
             .any(|wish| matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. })));
         let channels = node.lightning.channels();
         if !confirmed || !channels.iter().any(|c| c.usable && c.counterparty_fees.is_some()) {
-            return false;
+            let states: Vec<_> = wishes.iter().map(|wish| wish.state).collect();
+            let channels: Vec<_> =
+                channels.iter().map(|c| (c.usable, c.counterparty_fees, c.confirmations)).collect();
+            return Some(format!("{name} is at {states:?} with channels {channels:?}"));
         }
     }
-    true
+    None
 }
 
 /// Pays once. Says whether it arrived.

@@ -2,7 +2,7 @@
 
 use comfy_table::Cell;
 use node::batches::PathReport;
-use proto::v1::{BatchExitCost, BatchMembership, BatchQuote, HostedBatch, MembershipState};
+use proto::v1::{BatchExitCost, BatchExitEstimate, BatchMembership, HostedBatch, MembershipState};
 
 use super::table::{begin, finish, words};
 use super::text::{Card, sats, short};
@@ -12,7 +12,7 @@ use crate::amount::grouped;
 const ID_DIGITS: usize = 16;
 
 /// What leaving would cost.
-pub fn quote(quote: &BatchQuote, capacity_sat: u64) -> String {
+pub fn quote(quote: &BatchExitEstimate, capacity_sat: u64) -> String {
     let Some(exit) = &quote.exit else { return String::new() };
     let mut lines = vec![
         format!("leaving alone: {}", exit_line(exit)),
@@ -62,7 +62,7 @@ pub fn membership(membership: &BatchMembership) -> String {
         .maybe("root", membership.root_outpoint.as_ref().map(outpoint))
         .maybe("funding", membership.funding_outpoint.as_ref().map(outpoint))
         .maybe("leave by", membership.deadline_height.map(|height| format!("height {height}")))
-        .maybe("expires", membership.expiry_height.map(|height| format!("height {height}")))
+        .maybe("expires", membership.expires_height.map(|height| format!("height {height}")))
         .maybe("leaving", membership.exit.as_ref().map(exit_line));
     if membership.exit.as_ref().is_some_and(|exit| !exit.is_worth) {
         card.line("note", "too small to be worth leaving on chain at this feerate");
@@ -84,7 +84,7 @@ pub fn memberships(memberships: &[BatchMembership]) -> String {
             Cell::new(line(membership)),
             Cell::new(grouped(membership.capacity_sat)),
             Cell::new(height(membership.deadline_height)),
-            Cell::new(height(membership.expiry_height)),
+            Cell::new(height(membership.expires_height)),
         ]);
     }
     finish(table, "no channels of batches; ask a hub with `tributary batch join`")
@@ -104,7 +104,7 @@ pub fn hosted(batches: &[HostedBatch]) -> String {
             Cell::new(state),
             Cell::new(batch.user_node_ids.len()),
             Cell::new(batch.left_out.len()),
-            Cell::new(grouped(batch.expiry_height.into())),
+            Cell::new(grouped(batch.expires_height.into())),
             Cell::new(batch.txid.as_ref().map(hex::encode).unwrap_or_default()),
         ]);
     }

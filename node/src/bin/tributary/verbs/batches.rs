@@ -5,11 +5,12 @@ use std::path::Path;
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use node::batches::PathFile;
 use proto::v1::{
-    BatchMembership, ConnectPeerRequest, GetBatchRequest, JoinBatchRequest, ListBatchesRequest,
-    ListHostedBatchesRequest, MembershipState, QuoteBatchRequest, WatchBatchRequest,
+    BatchMembership, ConnectPeerRequest, EstimateBatchExitRequest, GetBatchRequest, HostedBatch,
+    JoinBatchRequest, ListBatchesRequest, ListBatchesResponse, ListHostedBatchesRequest,
+    ListHostedBatchesResponse, MembershipState, WatchBatchRequest,
 };
 
-use super::money;
+use super::{money, pages};
 use crate::args::{BatchJoinArgs, BatchQuoteArgs, BatchVerb};
 use crate::client::Client;
 use crate::error::CliError;
@@ -24,7 +25,8 @@ pub async fn run(verb: BatchVerb, client: &Client, out: Output) -> Result<(), Cl
         BatchVerb::Quote(args) => quote(client, out, &args).await,
         BatchVerb::Join(args) => join(client, out, args).await,
         BatchVerb::List => {
-            let list = client.batches().list(ListBatchesRequest {}).await?.into_inner();
+            let list =
+                ListBatchesResponse { memberships: all(client).await?, next_page_token: None };
             out.answer(&list, |list| batch::memberships(&list.memberships))
         }
         BatchVerb::Show { wish } => {
@@ -38,24 +40,25 @@ pub async fn run(verb: BatchVerb, client: &Client, out: Output) -> Result<(), Cl
         BatchVerb::Export { wish, file } => export(client, out, &wish, &file).await,
         BatchVerb::Verify { .. } => unreachable!("run takes it before a node is dialled"),
         BatchVerb::Hosted => {
-            let request = ListHostedBatchesRequest {};
-            let list = client.batches().list_hosted(request).await?.into_inner();
+            let batches = all_hosted(client).await?;
+            let list = ListHostedBatchesResponse { batches, next_page_token: None };
             out.answer(&list, |list| batch::hosted(&list.batches))
         }
     }
 }
 
 async fn quote(client: &Client, out: Output, args: &BatchQuoteArgs) -> Result<(), CliError> {
-    let request = QuoteBatchRequest { capacity_sat: args.capacity.0, users: Some(args.users) };
-    let quote = client.batches().quote(request).await?.into_inner();
+    let request =
+        EstimateBatchExitRequest { capacity_sat: args.capacity.0, users: Some(args.users) };
+    let quote = client.batches().estimate_exit(request).await?.into_inner();
     out.answer(&quote, |quote| batch::quote(quote, args.capacity.0))
 }
 
 async fn join(client: &Client, out: Output, args: BatchJoinArgs) -> Result<(), CliError> {
     let capacity_sat = args.capacity.0;
     // What leaving may cost is told before anything is agreed on.
-    let request = QuoteBatchRequest { capacity_sat, users: None };
-    let quote = client.batches().quote(request).await?.into_inner();
+    let request = EstimateBatchExitRequest { capacity_sat, users: None };
+    let quote = client.batches().estimate_exit(request).await?.into_inner();
     out.note(&batch::quote(&quote, capacity_sat));
     let hub_node_id = Vec::from(args.hub.node_id);
     if let Some(address) = args.hub.address {
@@ -145,6 +148,28 @@ pub fn verify(out: Output, file: &Path) -> Result<(), CliError> {
     out.report(&report, batch::report)
 }
 
+/// Every wish.
+async fn all(client: &Client) -> Result<Vec<BatchMembership>, CliError> {
+    let (memberships, _none) = pages(u32::MAX, |page_size, page_token| async move {
+        let request = ListBatchesRequest { page_size: Some(page_size), page_token };
+        let page = client.batches().list(request).await?.into_inner();
+        Ok((page.memberships, page.next_page_token))
+    })
+    .await?;
+    Ok(memberships)
+}
+
+/// Every batch of this hub.
+async fn all_hosted(client: &Client) -> Result<Vec<HostedBatch>, CliError> {
+    let (batches, _none) = pages(u32::MAX, |page_size, page_token| async move {
+        let request = ListHostedBatchesRequest { page_size: Some(page_size), page_token };
+        let page = client.batches().list_hosted(request).await?.into_inner();
+        Ok((page.batches, page.next_page_token))
+    })
+    .await?;
+    Ok(batches)
+}
+
 async fn get(client: &Client, wish: &str) -> Result<BatchMembership, CliError> {
     let registration_id = registration(client, wish).await?;
     Ok(client.batches().get(GetBatchRequest { registration_id }).await?.into_inner())
@@ -155,10 +180,9 @@ async fn registration(client: &Client, wish: &str) -> Result<Vec<u8>, CliError> 
     if wish.len() < PREFIX_LEN_MIN {
         return Err(CliError::Usage(format!("give {PREFIX_LEN_MIN} digits of the id at least")));
     }
-    let list = client.batches().list(ListBatchesRequest {}).await?.into_inner();
     let wanted = wish.to_lowercase();
-    let mut found = list
-        .memberships
+    let mut found = all(client)
+        .await?
         .into_iter()
         .filter(|membership| hex::encode(&membership.registration_id).starts_with(&wanted));
     match (found.next(), found.next()) {

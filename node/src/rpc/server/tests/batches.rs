@@ -24,12 +24,12 @@ async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
     let user = Api::of(&cluster, "user").await;
     let mut batches = BatchesClient::new(user.signed());
 
-    let quote = |capacity_sat| v1::QuoteBatchRequest { capacity_sat, users: None };
-    let small = batches.quote(quote(1_000)).await.unwrap().into_inner().exit.unwrap();
-    let large = batches.quote(quote(10_000_000)).await.unwrap().into_inner().exit.unwrap();
+    let quote = |capacity_sat| v1::EstimateBatchExitRequest { capacity_sat, users: None };
+    let small = batches.estimate_exit(quote(1_000)).await.unwrap().into_inner().exit.unwrap();
+    let large = batches.estimate_exit(quote(10_000_000)).await.unwrap().into_inner().exit.unwrap();
     assert!(!small.is_worth && large.is_worth && large.levels == 4, "{small:?} {large:?}");
-    let nobody = v1::QuoteBatchRequest { capacity_sat: 1, users: Some(0) };
-    assert_eq!(reason(&batches.quote(nobody).await.unwrap_err()), "FIELD_INVALID");
+    let nobody = v1::EstimateBatchExitRequest { capacity_sat: 1, users: Some(0) };
+    assert_eq!(reason(&batches.estimate_exit(nobody).await.unwrap_err()), "FIELD_INVALID");
 
     let info = hub.node().get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
     let join = v1::JoinBatchRequest {
@@ -85,7 +85,7 @@ async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
     let get = v1::GetBatchRequest { registration_id };
     let membership = batches.get(get).await.unwrap().into_inner();
     assert_eq!(membership.exit.as_ref().unwrap().levels, 1);
-    assert!(membership.deadline_height.unwrap() < membership.expiry_height.unwrap());
+    assert!(membership.deadline_height.unwrap() < membership.expires_height.unwrap());
     let path = membership.path.unwrap();
     let output = |value_sat, script| TxOut {
         value: Amount::from_sat(value_sat),
@@ -103,7 +103,8 @@ async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
     assert!(forged.verify().is_err());
 
     let mut hosted = BatchesClient::new(hub.signed());
-    let list = hosted.list_hosted(v1::ListHostedBatchesRequest {}).await.unwrap().into_inner();
+    let list =
+        hosted.list_hosted(v1::ListHostedBatchesRequest::default()).await.unwrap().into_inner();
     assert_eq!(list.batches.len(), 1);
     assert_eq!(list.batches[0].state(), v1::HostedBatchState::Live);
     assert_eq!(list.batches[0].user_node_ids.len(), 1);
