@@ -39,8 +39,9 @@ use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
+use crate::unroll::{self, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
-use policies::{payment_defaults, policy, renewal, stall_after};
+use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 
 /// How often slow housekeeping of services runs.
 const TICK: Duration = Duration::from_secs(5);
@@ -136,6 +137,8 @@ pub struct Node {
     pub confirmations: Arc<VirtualConfirmations>,
     /// The channels service.
     pub channels: Arc<Channels>,
+    /// Brings leaves of batches onto the chain.
+    pub unroller: Arc<Unroller>,
     /// The batch service.
     pub batches: Arc<Batches>,
     /// The payments service.
@@ -263,6 +266,17 @@ impl Node {
             fees.clone(),
             Arc::clone(&environment.clock),
         ));
+        let unroller = Arc::new(Unroller::open(unroll::Parts {
+            committer: committer.clone(),
+            lightning: Arc::clone(&lightning),
+            channels: Arc::clone(&channels),
+            wallet: Arc::clone(&wallet),
+            fees: fees.clone(),
+            confirmations: Arc::clone(&confirmations),
+            chain: Arc::clone(&environment.chain),
+            broadcasts: broadcasts.clone(),
+            feerate_max: exit_feerate_max(&config),
+        })?);
         let batches = Arc::new(Batches::open(batches::Parts {
             committer: committer.clone(),
             lightning: Arc::clone(&lightning),
@@ -272,6 +286,7 @@ impl Node {
             confirmations: Arc::clone(&confirmations),
             chain: Arc::clone(&environment.chain),
             broadcasts: broadcasts.clone(),
+            unroller: Arc::clone(&unroller),
             entropy: Arc::clone(&environment.entropy),
             clock: Arc::clone(&environment.clock),
             secrets: keys.batch_secrets(),
@@ -300,6 +315,7 @@ impl Node {
         let mut listeners = lightning.listeners();
         listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         listeners.push(Arc::new(broadcasts.clone()));
+        tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
         tasks.spawn(
@@ -378,6 +394,7 @@ impl Node {
             peers,
             confirmations,
             channels,
+            unroller,
             batches,
             payments,
             sync,

@@ -33,9 +33,9 @@ use crate::store::{Batch, StoreError};
 
 /// The channel service of batches, for both roles.
 pub struct Batches {
-    parts: Parts,
+    pub(super) parts: Parts,
     /// Held through a turn.
-    state: AsyncMutex<State>,
+    pub(super) state: AsyncMutex<State>,
     /// What LDK said since the last turn.
     heard: Mutex<VecDeque<Heard>>,
     woken: Notify,
@@ -43,11 +43,11 @@ pub struct Batches {
 }
 
 #[derive(Default)]
-struct State {
-    hub: BTreeMap<BatchId, HubLife>,
+pub(super) struct State {
+    pub hub: BTreeMap<BatchId, HubLife>,
     /// The batch that gathers users.
     gathering: Option<BatchId>,
-    user: BTreeMap<RegistrationId, UserLife>,
+    pub user: BTreeMap<RegistrationId, UserLife>,
     faults: HashMap<Peer, Faults>,
     /// The best block told to the machines.
     best: u32,
@@ -70,7 +70,7 @@ enum Heard {
 }
 
 /// What reaches a machine.
-enum Input {
+pub(super) enum Input {
     Hub(BatchId, HubInput),
     User(RegistrationId, UserInput),
     /// The hub is connected again and may not have heard what this wish said last.
@@ -553,7 +553,7 @@ impl Batches {
     }
 
     /// Lets machines decide until nothing is left to do.
-    async fn turn(&self, state: &mut State, inputs: Vec<Input>) -> Result<(), StoreError> {
+    pub(super) async fn turn(&self, state: &mut State, inputs: Vec<Input>) -> Result<(), StoreError> {
         let mut inputs = inputs;
         while !inputs.is_empty() {
             let effects = self.decide(state, std::mem::take(&mut inputs)).await?;

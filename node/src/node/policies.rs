@@ -43,6 +43,12 @@ pub(super) fn renewal(config: &Config) -> RenewalPolicy {
     }
 }
 
+/// The most that an exit pays for each transaction of its path.
+pub(super) fn exit_feerate_max(config: &Config) -> FeeRate {
+    let sat_per_vb = config.batch.exit_feerate_max_sat_per_vb;
+    FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING)
+}
+
 /// What a payment may do if its request does not say.
 pub(super) fn payment_defaults(config: &Config) -> PaymentDefaults {
     PaymentDefaults {
