@@ -20,4 +20,5 @@ pub mod production;
 pub mod rpc;
 pub mod runtime;
 pub mod store;
+pub mod unroll;
 pub mod wallet;

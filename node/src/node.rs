@@ -6,38 +6,42 @@
 
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
+mod policies;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, FeeRate, Network, Txid};
+use bitcoin::{Amount, Network, Txid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::{self, BatchPolicy, Batches};
 use crate::chain::broadcast::BroadcastQueue;
-use crate::chain::fees::{FEERATE_CEILING, FeeEstimates};
+use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::chain::{BlockRef, ChainError};
-use crate::channels::{ChannelParts, Channels, RenewalPolicy};
+use crate::channels::{ChannelParts, Channels};
 use crate::config::{ChainBackend, Config, network_name};
 use crate::environment::{Committing, Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
 use crate::keys::Keys;
 use crate::lightning::types::NodeId;
 use crate::lightning::{
-    ChannelPolicy, EventHandler, Lightning, LightningEvent, LoadError, Loaded, Materials, PeerBook,
+    EventHandler, Lightning, LightningEvent, LoadError, Loaded, Materials, PeerBook,
 };
 use crate::onchain::OnChain;
-use crate::payments::{PaymentDefaults, Payments};
+use crate::payments::Payments;
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
+use crate::unroll::{self, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 
 /// How often slow housekeeping of services runs.
 const TICK: Duration = Duration::from_secs(5);
@@ -133,6 +137,8 @@ pub struct Node {
     pub confirmations: Arc<VirtualConfirmations>,
     /// The channels service.
     pub channels: Arc<Channels>,
+    /// Brings leaves of batches onto the chain.
+    pub unroller: Arc<Unroller>,
     /// The batch service.
     pub batches: Arc<Batches>,
     /// The payments service.
@@ -260,6 +266,17 @@ impl Node {
             fees.clone(),
             Arc::clone(&environment.clock),
         ));
+        let unroller = Arc::new(Unroller::open(unroll::Parts {
+            committer: committer.clone(),
+            lightning: Arc::clone(&lightning),
+            channels: Arc::clone(&channels),
+            wallet: Arc::clone(&wallet),
+            fees: fees.clone(),
+            confirmations: Arc::clone(&confirmations),
+            chain: Arc::clone(&environment.chain),
+            broadcasts: broadcasts.clone(),
+            feerate_max: exit_feerate_max(&config),
+        })?);
         let batches = Arc::new(Batches::open(batches::Parts {
             committer: committer.clone(),
             lightning: Arc::clone(&lightning),
@@ -269,6 +286,7 @@ impl Node {
             confirmations: Arc::clone(&confirmations),
             chain: Arc::clone(&environment.chain),
             broadcasts: broadcasts.clone(),
+            unroller: Arc::clone(&unroller),
             entropy: Arc::clone(&environment.entropy),
             clock: Arc::clone(&environment.clock),
             secrets: keys.batch_secrets(),
@@ -297,6 +315,7 @@ impl Node {
         let mut listeners = lightning.listeners();
         listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         listeners.push(Arc::new(broadcasts.clone()));
+        tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
         tasks.spawn(
@@ -376,6 +395,7 @@ impl Node {
             peers,
             confirmations,
             channels,
+            unroller,
             batches,
             payments,
             sync,
@@ -433,12 +453,6 @@ fn synced_height(state: &SyncState) -> u32 {
     state.synced.map_or(0, |block| block.height)
 }
 
-/// When a tip counts as stalled; regtest has blocks only when somebody asks for them.
-fn stall_after(config: &Config) -> Option<Duration> {
-    (config.network != Network::Regtest)
-        .then(|| Duration::from_secs(config.chain.stall_warning_seconds))
-}
-
 /// Notes whose store this is, or refuses another's.
 fn claim_store(committer: &Committer, node: NodeId, network: Network) -> Result<(), StartError> {
     let network = network_name(network).to_owned();
@@ -477,41 +491,6 @@ async fn birthday(
     }
     let hash = environment.chain.block_hash(height).await?;
     Ok(hash.map(|hash| BlockRef { height, hash }))
-}
-
-fn policy(config: &Config) -> ChannelPolicy {
-    let lightning = &config.lightning;
-    ChannelPolicy {
-        minimum_depth: lightning.minimum_depth,
-        to_self_delay: lightning.to_self_delay,
-        max_accepted_htlcs: lightning.max_accepted_htlcs,
-        max_inflight_percent: lightning.max_inflight_percent,
-        zero_fee_commitments: lightning.zero_fee_commitments,
-        cltv_expiry_delta: lightning.cltv_expiry_delta,
-        forwarding_fee_base_msat: lightning.forwarding_fee_base_msat,
-        forwarding_fee_ppm: lightning.forwarding_fee_ppm,
-        min_inbound_capacity_sat: lightning.inbound_channel_min_sat,
-        accept_inbound_channels: lightning.accept_inbound_channels,
-        ..ChannelPolicy::default()
-    }
-}
-
-fn renewal(config: &Config) -> RenewalPolicy {
-    let sat_per_vb = config.lightning.renew_feerate_max_sat_per_vb;
-    RenewalPolicy {
-        monitor_bytes_max: config.lightning.renew_monitor_kib.saturating_mul(1_024),
-        feerate_max: FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING),
-    }
-}
-
-fn payment_defaults(config: &Config) -> PaymentDefaults {
-    PaymentDefaults {
-        max_fee_base_msat: config.limits.payment_fee_base_msat,
-        max_fee_ppm: u64::from(config.limits.payment_fee_ppm),
-        retry_for: Duration::from_secs(config.limits.payment_timeout_seconds),
-        max_parts: config.limits.payment_parts_max,
-        accept_keysend: true,
-    }
 }
 
 /// Who hears LDK.

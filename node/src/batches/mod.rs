@@ -5,6 +5,7 @@
 //! clock, makes what was decided durable, and does what was asked.
 //!
 //! - `service.rs`: the one loop. `requests.rs`: what callers ask for. `view.rs`: what they see.
+//! - `exit.rs`: how a user leaves.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
 //! - `record.rs`: what the store has of them.
 //! - `policy.rs`: what a hub offers and a user accepts, from the configuration.
@@ -15,6 +16,7 @@
 //!
 //! Source: BATCHES §3 to §5.
 
+mod exit;
 mod hub;
 mod path_file;
 mod policy;
@@ -26,9 +28,9 @@ mod view;
 
 use std::sync::Arc;
 
-use bitcoin::OutPoint;
 use channel_contracts::batch::{Message, Peer, Timestamp};
 
+pub use exit::ExitError;
 pub use path_file::{PathFile, PathFileError, PathReport};
 pub use policy::{BatchPolicy, BatchRole};
 pub use requests::{JoinError, JoinRequest};
@@ -44,6 +46,7 @@ use crate::environment::{Clock, Entropy};
 use crate::keys::BatchSecrets;
 use crate::lightning::Lightning;
 use crate::store::Committer;
+use crate::unroll::Unroller;
 use crate::wallet::Wallet;
 
 /// What the service works with.
@@ -64,6 +67,8 @@ pub struct Parts {
     pub chain: Arc<dyn ChainSource>,
     /// The way out for batch transactions.
     pub broadcasts: BroadcastQueue,
+    /// The way onto the chain for paths.
+    pub unroller: Arc<Unroller>,
     /// Nonces and names.
     pub entropy: Arc<dyn Entropy>,
     /// The time.
@@ -77,11 +82,6 @@ pub struct Parts {
 impl Parts {
     fn now(&self) -> Timestamp {
         Timestamp(crate::journal::millis(self.clock.now()))
-    }
-
-    /// Brings the path to `funding` onto the chain.
-    fn publish_path(&self, funding: OutPoint) {
-        tracing::error!(%funding, "publishing a path is not built yet");
     }
 
     fn send(&self, peer: Peer, message: &Message) {

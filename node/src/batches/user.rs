@@ -16,6 +16,7 @@ use super::record::EventLog;
 use crate::chain::virtual_confirmation::{SignedLeaf, VirtualBatch};
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::store::{Batch, StoreError};
+use crate::unroll::UnrollError;
 
 /// A wish of this user.
 pub(super) struct UserLife {
@@ -139,7 +140,11 @@ impl UserLife {
             UserEffect::PublishPath { reason } => {
                 if let Some(agreed) = self.machine.agreed() {
                     tracing::warn!(root = %agreed.root, ?reason, "leaving the batch on chain");
-                    parts.publish_path(agreed.funding);
+                    match parts.unroller.want(agreed.funding, reason.into()).await {
+                        Ok(()) => {}
+                        Err(UnrollError::Store(error)) => return Err(error),
+                        Err(error) => tracing::error!(%error, "the batch cannot be left"),
+                    }
                 }
                 vec![]
             }

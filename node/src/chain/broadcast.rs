@@ -122,6 +122,19 @@ impl BroadcastQueue {
         self.shared.wake.notify_one();
     }
 
+    /// Forgets every package that ends in `txid`: its sender has a better one. What was submitted
+    /// stays with the network until that replaces it.
+    pub fn withdraw(&self, txid: Txid) {
+        let mut state = self.shared.state.lock();
+        let named = state.by_txid.get(&txid).cloned().unwrap_or_default();
+        for id in named {
+            let package = state.packages.get(&id);
+            if package.and_then(|p| p.txs.last()).is_some_and(|(last, _)| *last == txid) {
+                state.remove(id);
+            }
+        }
+    }
+
     /// Lists what is not buried, in order of arrival.
     pub fn pending(&self) -> Vec<PendingBroadcast> {
         let state = self.shared.state.lock();

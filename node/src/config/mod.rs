@@ -268,6 +268,8 @@ pub struct BatchConfig {
     pub step_seconds: u64,
     /// User: the most a place may cost, satoshi.
     pub fee_max_sat: u64,
+    /// The most that an exit pays for a path's transactions, sat/vB.
+    pub exit_feerate_max_sat_per_vb: u64,
 }
 
 impl Default for BatchConfig {
@@ -282,6 +284,7 @@ impl Default for BatchConfig {
             life_blocks: 4_032,
             step_seconds: 10,
             fee_max_sat: 1_000,
+            exit_feerate_max_sat_per_vb: 500,
         }
     }
 }

@@ -266,6 +266,12 @@ impl Config {
             batch.step_seconds,
             1..=600,
             "LDK drops channels that are not funded within an hour",
+        )?;
+        within(
+            "batch.exit_feerate_max_sat_per_vb",
+            batch.exit_feerate_max_sat_per_vb,
+            1..=2_000,
+            "too little keeps a channel in its batch until that expires",
         )
     }
 
@@ -393,6 +399,9 @@ mod tests {
             }),
             ("lightning.announce_addresses", |c| {
                 c.lightning.announce_addresses = vec!["::1:9735".into()];
+            }),
+            ("batch.exit_feerate_max_sat_per_vb", |c| {
+                c.batch.exit_feerate_max_sat_per_vb = 0;
             }),
             ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
         ];

@@ -159,6 +159,7 @@ pub(super) struct Parts {
     pub environment: Environment,
     pub network: Network,
     pub committer: Committer,
+    pub wallet: Arc<Wallet>,
     pub keys: Arc<NodeKeys>,
     pub gate: Arc<OutputGate>,
     pub objects: Arc<LdkObjects>,
@@ -289,7 +290,10 @@ impl Loaded {
         let sweeper = Arc::new(read_sweeper(&objects, &gate, &fees, &keys, &log, tip)?);
         let bumper = Bumper::new(
             Arc::clone(&gate),
-            Arc::new(WalletSync::new(Arc::new(WalletCoins::new(wallet)), Arc::clone(&log))),
+            Arc::new(WalletSync::new(
+                Arc::new(WalletCoins::new(Arc::clone(&wallet))),
+                Arc::clone(&log),
+            )),
             Arc::clone(&keys),
             Arc::clone(&log),
         );
@@ -345,6 +349,7 @@ impl Loaded {
             environment,
             network,
             committer,
+            wallet,
             keys,
             gate,
             objects,

@@ -167,7 +167,11 @@ fn handle_in_room(parts: &Parts, event: &Event) {
         // coins until its leaf is on chain.
         Event::BumpTransaction(bump) if parts.gate.withheld.keep_bump(bump) => {}
         Event::BumpTransaction(bump) if !parts.fundings.has_input(bump) => {}
-        Event::BumpTransaction(bump) => parts.bumper.handle_event(bump),
+        Event::BumpTransaction(bump) => {
+            // Until it is broadcast, its coins are free in the eyes of others.
+            let _nobody_else_chooses = parts.wallet.choosing();
+            parts.bumper.handle_event(bump);
+        }
         Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
             // Static outputs already pay to an address of the wallet.
             let tracked = parts.sweeper.track_spendable_outputs(

@@ -50,3 +50,4 @@ pub use routes::{Hop, PartRoute, RouteEstimate, RouteQuery, RouteTarget};
 pub use splice::{MonitorWeight, PendingSplice, SpliceOut};
 pub use user_config::ChannelPolicy;
 pub use virtual_channels::UnfundedChannel;
+pub use withheld::WithheldKind;

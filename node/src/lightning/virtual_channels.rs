@@ -7,7 +7,7 @@
 //! its ticks: an hour, and as little as a minute on a node that itself pays a thousand times a
 //! second (`driver.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bitcoin::{Network, OutPoint, TxOut, absolute};
 use channel_contracts::batch::PendingHtlc;
@@ -19,6 +19,7 @@ use lightning::util::config::{ChannelConfigOverrides, ChannelHandshakeConfigUpda
 use super::channels::{ChannelCommandError, ForwardingFees, OpenChannel};
 use super::room::Lightning;
 use super::types::{ChannelId, ChannelRef, NodeId};
+use super::withheld::WithheldKind;
 
 /// Least confirmations of a root before its channels are used. With one, a reorg of one block
 /// closes every channel of the batch (BATCHES §4.3).
@@ -158,9 +159,10 @@ impl Lightning {
         Ok(())
     }
 
-    /// The funding outpoints, outputs of leaves, that transactions of LDK wait for: somebody has
-    /// to publish the path to each before its channel can be closed alone.
-    pub fn withheld_leaves(&self) -> BTreeSet<OutPoint> {
+    /// The funding outpoints, outputs of leaves, that transactions of LDK wait for, and what
+    /// waits. Where a commitment does, somebody has to publish the path to the leaf; a closing
+    /// transaction alone asks for nothing.
+    pub fn withheld_leaves(&self) -> BTreeMap<OutPoint, WithheldKind> {
         self.parts.gate.withheld.leaves()
     }
 }

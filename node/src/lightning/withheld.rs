@@ -5,12 +5,13 @@
 //! memory: LDK offers commitments again at every start and every 30 seconds. A cooperative
 //! closing transaction it offers once; parking that durably is the business of retirement.
 //!
-//! Whoever publishes paths asks [`Withheld::leaves`] for which. Once a block has the leaf, the
-//! package leaves with the next cycle of the gate.
+//! Whoever publishes paths asks [`Withheld::leaves`] for which, and why: a commitment wants its
+//! leaf on chain, a closing transaction by itself does not (BATCHES §6). Once a block has the
+//! leaf, the package leaves with the next cycle of the gate.
 //!
 //! Source: BATCHES §9.2.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Transaction, Txid};
@@ -18,6 +19,16 @@ use lightning::events::bump_transaction::BumpTransactionEvent;
 use parking_lot::Mutex;
 
 use crate::chain::virtual_confirmation::VirtualConfirmations;
+
+/// What waits for a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WithheldKind {
+    /// The transaction of a channel that both sides closed together: it is in no hurry, and is
+    /// published if somebody puts the leaf on chain.
+    Closing,
+    /// A commitment: one side closes alone, and the path to the leaf must be published for it.
+    Commitment,
+}
 
 /// What waits, by the id of the transaction that spends the leaf.
 pub(super) struct Withheld {
@@ -27,6 +38,7 @@ pub(super) struct Withheld {
 
 struct Waiting {
     leaf: OutPoint,
+    kind: WithheldKind,
     /// The package to broadcast; `None` where LDK asks for a child that pays the fee, which is
     /// built when it can leave.
     package: Option<Vec<Transaction>>,
@@ -45,12 +57,13 @@ impl Withheld {
 
     /// Gives `package` back if it may leave, else keeps it.
     pub fn pass(&self, package: Vec<Transaction>) -> Option<Vec<Transaction>> {
-        let waiting =
-            |tx: &Transaction| Some((self.confirmations.waits_for(tx)?, tx.compute_txid()));
-        let Some((leaf, txid)) = package.iter().find_map(waiting) else {
+        let waiting = |tx: &Transaction| {
+            Some((tx.compute_txid(), self.confirmations.waits_for(tx)?, kind_of(tx)))
+        };
+        let Some((txid, leaf, kind)) = package.iter().find_map(waiting) else {
             return Some(package);
         };
-        self.keep(txid, Waiting { leaf, package: Some(package) });
+        self.keep(txid, Waiting { leaf, kind, package: Some(package) });
         None
     }
 
@@ -62,7 +75,8 @@ impl Withheld {
         let Some(leaf) = self.confirmations.waits_for(commitment_tx) else {
             return false;
         };
-        self.keep(commitment_tx.compute_txid(), Waiting { leaf, package: None });
+        let kind = WithheldKind::Commitment;
+        self.keep(commitment_tx.compute_txid(), Waiting { leaf, kind, package: None });
         true
     }
 
@@ -95,8 +109,53 @@ impl Withheld {
         due.into_iter()
     }
 
-    /// The leaves that something waits for, as funding outpoints.
-    pub fn leaves(&self) -> BTreeSet<OutPoint> {
-        self.waiting.lock().values().map(|waiting| waiting.leaf).collect()
+    /// The leaves that something waits for, as funding outpoints, and what: where a commitment
+    /// does, that.
+    pub fn leaves(&self) -> BTreeMap<OutPoint, WithheldKind> {
+        let mut leaves = BTreeMap::new();
+        for Waiting { leaf, kind, .. } in self.waiting.lock().values() {
+            let known = leaves.entry(*leaf).or_insert(*kind);
+            *known = (*known).max(*kind);
+        }
+        leaves
+    }
+}
+
+/// What a transaction that spends a funding output is, by its form.
+///
+/// BOLT 3, "Commitment Transaction": the upper 8 bits of the locktime are 0x20, those of the
+/// sequence 0x80. No closing transaction has both.
+fn kind_of(transaction: &Transaction) -> WithheldKind {
+    let upper = |bits: u32| bits >> 24;
+    let sequence = transaction.input.first().map_or(0, |input| input.sequence.0);
+    if upper(transaction.lock_time.to_consensus_u32()) == 0x20 && upper(sequence) == 0x80 {
+        WithheldKind::Commitment
+    } else {
+        WithheldKind::Closing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{Sequence, TxIn, absolute, transaction};
+
+    use super::*;
+
+    #[test]
+    fn only_a_commitment_wants_its_leaf_on_chain() {
+        let kind = |lock_time: u32, sequence: u32| {
+            kind_of(&Transaction {
+                version: transaction::Version(3),
+                lock_time: absolute::LockTime::from_consensus(lock_time),
+                input: vec![TxIn { sequence: Sequence(sequence), ..TxIn::default() }],
+                output: vec![],
+            })
+        };
+        assert_eq!(kind(0x2012_3456, 0x8065_4321), WithheldKind::Commitment);
+        for (lock_time, sequence) in
+            [(0, 0xffff_ffff), (0, 0xffff_fffd), (800_000, 0x8065_4321), (0x2012_3456, 0xffff_fffd)]
+        {
+            assert_eq!(kind(lock_time, sequence), WithheldKind::Closing);
+        }
     }
 }

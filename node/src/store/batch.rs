@@ -59,6 +59,8 @@ pub enum Table {
     UserBatch,
     /// What happened to it since, by registration id and number (big endian).
     UserBatchEvent,
+    /// Leaves of batches that are to be brought onto the chain, by funding outpoint.
+    Unroll,
 }
 
 impl Table {
@@ -104,6 +106,7 @@ impl Table {
             Table::HubTree => "hub-tree",
             Table::UserBatch => "user-batch",
             Table::UserBatchEvent => "user-batch-event",
+            Table::Unroll => "unroll",
         }
     }
 

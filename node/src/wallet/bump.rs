@@ -90,6 +90,7 @@ impl Wallet {
         beside: Option<Beside<'_>>,
     ) -> Result<Built, BumpError> {
         check_feerate(feerate)?;
+        let _nobody_else_chooses = self.choosing();
         let mut inner = self.lock();
         let old = inner.unconfirmed(txid)?;
         let purpose = inner.replaceable(&old)?;
@@ -168,6 +169,7 @@ impl Wallet {
     /// [`BumpError`]; no coin is held then.
     pub fn bump_by_child(&self, txid: Txid, feerate: FeeRate) -> Result<Built, BumpError> {
         check_feerate(feerate)?;
+        let _nobody_else_chooses = self.choosing();
         let mut inner = self.lock();
         let parent = inner.unconfirmed(txid)?;
         let coin = inner

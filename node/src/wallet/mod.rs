@@ -9,9 +9,10 @@
 //! [`Wallet::apply_unconfirmed`], and broadcasts; a transaction that will never be broadcast is
 //! given back with [`Wallet::release`].
 //!
-//! Read `coins.rs` for what counts as spendable, `spend.rs` and `bump.rs` for transactions,
-//! `psbt.rs` for what LDK's handlers use, `record.rs` for the store.
+//! Read `coins.rs` for what counts as spendable, `spend.rs`, `bump.rs` and `anchor.rs` for
+//! transactions, `psbt.rs` for what LDK's handlers use, `record.rs` for the store.
 
+mod anchor;
 mod bump;
 mod coins;
 mod listener;
@@ -31,6 +32,7 @@ use bdk_wallet::{ChangeSet, KeychainKind, LoadError, LoadMismatch, Update};
 use bitcoin::{Address, Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use parking_lot::{Mutex, MutexGuard};
 
+pub use anchor::{AnchorChild, AnchorError, AnchorRequest};
 pub use bump::BumpError;
 pub use coins::{
     Coin, CoinState, HoldError, ReleaseError, TransactionInfo, UnspentCoin, WalletBalance,
@@ -122,6 +124,8 @@ pub struct Wallet {
     params: WalletParams,
     descriptors: WalletDescriptors,
     inner: Mutex<Inner>,
+    /// Held while coins are chosen. Taken before `inner`.
+    choosing: Mutex<()>,
 }
 
 struct Inner {
@@ -180,6 +184,7 @@ impl Wallet {
                 last_seen,
                 recent: rivals::Recent::default(),
             }),
+            choosing: Mutex::new(()),
             descriptors,
             params,
         };
@@ -322,6 +327,13 @@ impl Wallet {
         rivals::seen(bdk, transaction, at);
         recent.decide(bdk);
         self.persist(&mut inner)
+    }
+
+    /// Keeps everybody else from choosing coins while the guard lives: for LDK's handler, which
+    /// lists coins, chooses among them and broadcasts in several calls. Its choice is known to
+    /// the wallet once it was broadcast.
+    pub fn choosing(&self) -> MutexGuard<'_, ()> {
+        self.choosing.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

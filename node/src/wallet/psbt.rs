@@ -108,7 +108,7 @@ impl Wallet {
 
 impl Inner {
     /// Returns an output of ours, spent or not.
-    fn own_output(&self, outpoint: OutPoint) -> Option<LocalOutput> {
+    pub(super) fn own_output(&self, outpoint: OutPoint) -> Option<LocalOutput> {
         if let Some(output) = self.bdk.get_utxo(outpoint) {
             return Some(output);
         }

@@ -174,6 +174,7 @@ impl Wallet {
     pub fn build_funding(&self, request: &FundingRequest) -> Result<Built, SpendError> {
         check_feerate(request.feerate)?;
         check_outputs(&request.outputs)?;
+        let _nobody_else_chooses = self.choosing();
         let mut inner = self.lock();
         let channels = inner.channel_count.saturating_add(request.new_channels);
         self.pay(&mut inner, &request.outputs, request.feerate, channels, Purpose::Funding, None)
@@ -208,6 +209,7 @@ impl Wallet {
     ) -> Result<Built, SpendError> {
         check_feerate(feerate)?;
         let script_pubkey = self.check_address(address)?;
+        let _nobody_else_chooses = self.choosing();
         let mut inner = self.lock();
         match amount {
             SendAmount::Exact(value) => {

@@ -1,13 +1,13 @@
 //! Hubs and users with channels of a batch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{Amount, OutPoint, Script, TxOut};
 use node::chain::virtual_confirmation::AddError;
 use node::channels::ChannelState;
 use node::dev::{Cluster, NodeOptions};
-use node::lightning::CloseKind;
 use node::lightning::types::ChannelRef;
+use node::lightning::{CloseKind, WithheldKind};
 use node::store::MemoryDisk;
 use tests::e2e::{
     FormedBatch, WAIT, batch_usable, broadcast, channel_balance, conserved, form, form_paying,
@@ -301,29 +301,6 @@ async fn never_opened(net: &Cluster, name: &str, channel: ChannelRef) {
     assert_eq!(record.close_kind, Some(CloseKind::NeverOpened), "{record:?}");
 }
 
-pub async fn a_commitment_waits_until_its_leaf_is_on_chain(net: &mut Cluster) {
-    let batch = paid_batch(net).await;
-    let [ada, ben] = &batch.members[..] else { panic!("two members") };
-    let coins = net.node("ada").wallet.list_unspent().len();
-    net.node("ada").channels.close(ada.at_user, true, None, None).await.unwrap();
-    withheld(net, "ada", ada.funding).await;
-    withheld(net, HUB, ada.funding).await;
-    net.mine(2).await.unwrap();
-    for name in ["ada", HUB] {
-        net.stop(name).await.unwrap();
-        net.start(name).await.unwrap();
-        withheld(net, name, ada.funding).await;
-    }
-    net.mine(1).await.unwrap();
-    assert_eq!(net.chain.source().mempool().await.unwrap(), vec![]);
-    let left = net.node("ada").wallet.list_unspent().len();
-    assert_eq!(left, coins, "nothing is spent on what cannot leave");
-    tree_stays_off_chain(net, &batch).await;
-    usable(net, ben.at_hub).await;
-    pays(net, "ben", HUB, 1_000_000).await;
-    publish_and_sweep(net, &batch).await;
-}
-
 pub async fn a_closing_transaction_waits_until_its_leaf_is_on_chain(net: &mut Cluster) {
     let batch = paid_batch(net).await;
     let ada = &batch.members[0];
@@ -333,6 +310,10 @@ pub async fn a_closing_transaction_waits_until_its_leaf_is_on_chain(net: &mut Cl
     withheld(net, HUB, ada.funding).await;
     net.mine(2).await.unwrap();
     assert_eq!(net.chain.source().mempool().await.unwrap(), vec![]);
+    for name in ["ada", HUB] {
+        let unrolls = net.node(name).unroller.unrolls();
+        assert_eq!(unrolls, vec![], "a channel that ended by agreement wants nothing on chain");
+    }
     assert_eq!(wallet_sat(net, "ada"), before, "what cannot leave is no money yet");
     tree_stays_off_chain(net, &batch).await;
     publish_and_sweep(net, &batch).await;
@@ -349,9 +330,9 @@ async fn paid_batch(net: &mut Cluster) -> FormedBatch {
     batch
 }
 
-/// Waits until `name` holds back what spends `funding`, and nothing else.
+/// Waits until `name` holds back a closing transaction that spends `funding`, and nothing else.
 async fn withheld(net: &Cluster, name: &str, funding: OutPoint) {
-    let waits = BTreeSet::from([funding]);
+    let waits = BTreeMap::from([(funding, WithheldKind::Closing)]);
     net.wait("transactions held back", WAIT, || {
         net.node(name).lightning.withheld_leaves() == waits
     })
@@ -359,7 +340,7 @@ async fn withheld(net: &Cluster, name: &str, funding: OutPoint) {
     .unwrap();
 }
 
-/// Puts the tree on chain, for which a block made to measure stands in for the unroller, and
+/// Puts the tree on chain, which no side wants by itself, with a block made to measure, and
 /// follows the first channel to its end while the second goes on.
 async fn publish_and_sweep(net: &Cluster, batch: &FormedBatch) {
     let [ada, ben] = &batch.members[..] else { panic!("two members") };

@@ -48,7 +48,6 @@ mod to_measure {
 
     embedded! {
         a_root_that_goes_and_comes_again_confirms_in_its_new_block
-        a_commitment_waits_until_its_leaf_is_on_chain
         a_closing_transaction_waits_until_its_leaf_is_on_chain
     }
 }

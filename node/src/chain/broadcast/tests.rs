@@ -178,3 +178,21 @@ async fn queue_is_bounded_in_number_and_age() {
     bench.mine(1);
     assert!(bench.queue.pending().is_empty());
 }
+
+#[tokio::test]
+async fn withdrawn_packages_are_offered_no_more() {
+    let bench = Bench::new(BroadcastLimits::default());
+    let coins = coins(&bench.chain, 100_000, 0..2);
+    let parent = spend(2, &[&coins[0]], vec![pay(1, 99_000)]);
+    let child = |to| spend(2, &[&output_coin(&parent, 0, 1), &coins[1]], vec![pay(to, 190_000)]);
+    let (first, second) = (child(2), child(3));
+    bench.queue.push(vec![parent.clone(), first.clone()]);
+    bench.queue.push(vec![first.clone()]);
+    bench.queue.push(vec![parent.clone(), second.clone()]);
+    // Only as the last of a package: its parent is not it.
+    bench.queue.withdraw(parent.compute_txid());
+    bench.queue.withdraw(first.compute_txid());
+    bench.queue.withdraw(first.compute_txid());
+    assert_eq!(bench.queue.unburied(), vec![vec![parent, second]]);
+    assert!(!bench.queue.shared.state.lock().by_txid.contains_key(&first.compute_txid()));
+}

@@ -65,6 +65,15 @@ pub struct ForgetError {
     pub height: u32,
 }
 
+/// Where a leaf stands on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafPlace {
+    /// The block of its batch's root, once one has it: it is confirmed virtually then.
+    pub root: Option<BlockRef>,
+    /// The block that has the leaf itself, once one does.
+    pub leaf: Option<BlockRef>,
+}
+
 /// The batches this node takes part in, and what LDK sees of them.
 pub struct VirtualConfirmations {
     committer: Committer,
@@ -221,6 +230,13 @@ impl VirtualConfirmations {
     /// Whether the transaction of `leaf` is in a block, not virtually.
     pub fn is_on_chain(&self, leaf: OutPoint) -> bool {
         self.state.lock().leaf(leaf.txid).is_some_and(|leaf| leaf.confirmed().is_some())
+    }
+
+    /// Returns where the leaf `txid` stands, if it is one of a recorded batch.
+    pub fn place(&self, txid: Txid) -> Option<LeafPlace> {
+        let state = self.state.lock();
+        let root = state.batches.get(state.by_leaf.get(&txid)?)?.confirmed();
+        Some(LeafPlace { root, leaf: state.leaf(txid)?.confirmed() })
     }
 
     /// Returns the path that brings the leaf `txid` onto the chain.

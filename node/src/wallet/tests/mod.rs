@@ -1,8 +1,9 @@
 //! The wallet on real blocks, its signatures judged by Bitcoin Core's interpreter.
 //!
-//! `chain.rs` tries blocks, reorgs and restarts, `spending.rs` what leaves the wallet, `model.rs`
-//! random histories of both.
+//! `chain.rs` tries blocks, reorgs and restarts, `spending.rs` and `anchor.rs` what leaves the
+//! wallet, `model.rs` random histories of blocks and spending.
 
+mod anchor;
 mod chain;
 mod model;
 mod spending;

@@ -1,0 +1,503 @@
+//! The one task that publishes paths, and what callers ask of it.
+//!
+//! At each block it looks where every wanted path stands and publishes the next transaction of
+//! each, once for all paths that share it. Its memory is what it paid last; that a leaf is
+//! wanted, and which coin pays for which transaction, is durable before anything is broadcast.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
+use channel_contracts::script::anchor::pay_to_anchor;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::plan::{Look, Paid, Rates, Standing, Step, step};
+use super::{Reason, UnrollError, UnrollState, UnrollView, record};
+use crate::chain::broadcast::BroadcastQueue;
+use crate::chain::fees::{FeeEstimates, FeePurpose};
+use crate::chain::follower::SyncState;
+use crate::chain::virtual_confirmation::VirtualConfirmations;
+use crate::chain::{BlockRef, ChainError, ChainSource};
+use crate::channels::Channels;
+use crate::lightning::{CloseKind, Lightning, WithheldKind};
+use crate::runtime::Tasks;
+use crate::store::{Batch, Committer, StoreError, Ticket};
+use crate::wallet::{AnchorChild, AnchorError, AnchorRequest, Owner, Wallet};
+
+/// How often the task looks for commitments that wait, and again at a chain that did not answer.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What the service works with.
+pub struct Parts {
+    /// The store.
+    pub committer: Committer,
+    /// LDK: which commitments wait for a leaf.
+    pub lightning: Arc<Lightning>,
+    /// Records of channels: which of them ended by agreement.
+    pub channels: Arc<Channels>,
+    /// The coins that pay.
+    pub wallet: Arc<Wallet>,
+    /// Feerates.
+    pub fees: FeeEstimates,
+    /// The paths.
+    pub confirmations: Arc<VirtualConfirmations>,
+    /// The chain.
+    pub chain: Arc<dyn ChainSource>,
+    /// The way out.
+    pub broadcasts: BroadcastQueue,
+    /// The most that a transaction and its child pay.
+    pub feerate_max: FeeRate,
+}
+
+/// Brings leaves of batches onto the chain.
+pub struct Unroller {
+    parts: Parts,
+    /// By funding outpoint.
+    wants: Mutex<BTreeMap<OutPoint, Want>>,
+    woken: Notify,
+    views: watch::Sender<u64>,
+}
+
+/// A leaf that is wanted.
+#[derive(Clone)]
+struct Want {
+    reason: Reason,
+    /// From the root down to the leaf, signed.
+    path: Arc<Vec<Transaction>>,
+    state: UnrollState,
+    /// Durable once the record is.
+    ticket: Ticket,
+}
+
+/// What the task remembers.
+#[derive(Default)]
+struct Work {
+    /// The block at which everything was looked at.
+    looked: Option<BlockRef>,
+    /// The last child for each transaction of a path.
+    paid: HashMap<Txid, PaidLevel>,
+    /// Leaves that commitments wait for in vain.
+    ignored: HashSet<OutPoint>,
+    /// Whether the chain failed to answer when last asked.
+    failing: bool,
+}
+
+#[derive(Clone, Copy)]
+struct PaidLevel {
+    paid: Paid,
+    child: Txid,
+}
+
+impl PaidLevel {
+    /// What an earlier process paid.
+    fn recalled(parent: &Transaction, child: &AnchorChild) -> Self {
+        let weight = (parent.weight() + child.transaction.weight()).to_wu();
+        let feerate = FeeRate::from_sat_per_kwu(child.fee.to_sat() * 1_000 / weight);
+        Self { paid: Paid { feerate, at: None }, child: child.transaction.compute_txid() }
+    }
+
+    fn seen_at(self, height: u32) -> Self {
+        Self { paid: Paid { at: Some(height), ..self.paid }, ..self }
+    }
+}
+
+/// A transaction that waits for a block.
+struct Level<'a> {
+    transaction: &'a Transaction,
+    number: usize,
+    /// Who wants it.
+    wanted_for: Vec<OutPoint>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TurnError {
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Unroller {
+    /// Reads what is wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn open(parts: Parts) -> Result<Self, StoreError> {
+        let mut wants = BTreeMap::new();
+        for (funding, reason) in record::load(&parts.committer)? {
+            let ticket = parts.committer.now();
+            match path_to(&parts.confirmations, funding) {
+                Ok(path) => {
+                    let path = Arc::new(path);
+                    let state = UnrollState::Wanted;
+                    wants.insert(funding, Want { reason, path, state, ticket });
+                }
+                Err(error) => tracing::error!(%error, "a leaf is wanted on chain in vain"),
+            }
+        }
+        let (woken, views) = (Notify::new(), watch::Sender::new(0));
+        Ok(Self { parts, wants: Mutex::new(wants), woken, views })
+    }
+
+    /// Brings the leaf with the output `funding` onto the chain, since a caller wants to leave the
+    /// batch. Returns once that is durable. Closes nothing: the channel goes on as an ordinary one.
+    ///
+    /// # Errors
+    ///
+    /// See [`UnrollError`].
+    pub async fn exit(&self, funding: OutPoint) -> Result<(), UnrollError> {
+        self.want(funding, Reason::Requested).await
+    }
+
+    /// As [`Unroller::exit`], for `reason`. What is wanted already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`UnrollError`].
+    pub async fn want(&self, funding: OutPoint, reason: Reason) -> Result<(), UnrollError> {
+        let known = self.wants.lock().get(&funding).map(|want| want.ticket);
+        let ticket = match known {
+            Some(ticket) => ticket,
+            None => {
+                let path = Arc::new(path_to(&self.parts.confirmations, funding)?);
+                let levels = path.len();
+                let mut writes = Batch::default();
+                record::put(funding, reason, &mut writes);
+                let mut wants = self.wants.lock();
+                let ticket = self.parts.committer.enqueue(writes);
+                let state = UnrollState::Wanted;
+                wants.entry(funding).or_insert(Want { reason, path, state, ticket });
+                tracing::info!(%funding, ?reason, levels, "leaf is to be brought onto the chain");
+                ticket
+            }
+        };
+        self.parts.committer.durable(ticket).await?;
+        self.woken.notify_one();
+        self.views.send_modify(|turns| *turns += 1);
+        Ok(())
+    }
+
+    /// What is on its way onto the chain, by funding outpoint.
+    pub fn unrolls(&self) -> Vec<UnrollView> {
+        let view = |(funding, want): (&OutPoint, &Want)| UnrollView {
+            funding: *funding,
+            reason: want.reason,
+            levels: want.path.len(),
+            state: want.state,
+        };
+        self.wants.lock().iter().map(view).collect()
+    }
+
+    /// Tells whenever something may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.views.subscribe()
+    }
+
+    /// Runs until the stop signal.
+    pub async fn run(self: Arc<Self>, mut sync: watch::Receiver<SyncState>, tasks: Tasks) {
+        let mut work = Work::default();
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = tasks.stopped() => return,
+                changed = sync.changed() => if changed.is_err() { return },
+                () = self.woken.notified() => {}
+                _ = poll.tick() => {}
+            }
+            let Some(best) = sync.borrow_and_update().synced else { continue };
+            match self.turn(&mut work, best).await {
+                Ok(()) => work.failing = false,
+                Err(TurnError::Store(error)) => {
+                    return tracing::error!(%error, "paths of batches are published no more");
+                }
+                Err(TurnError::Chain(error)) => {
+                    if !std::mem::replace(&mut work.failing, true) {
+                        tracing::warn!(%error, "paths of batches wait for the chain");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hears what is wanted, and looks at the chain if there is a reason to.
+    async fn turn(&self, work: &mut Work, best: BlockRef) -> Result<(), TurnError> {
+        self.hear_commitments(work).await?;
+        let wants = self.wants.lock().clone();
+        let is_new = wants.values().any(|want| want.state == UnrollState::Wanted);
+        if work.looked == Some(best) && !is_new {
+            return Ok(());
+        }
+        let mut unspent = HashMap::new();
+        let mut standings = BTreeMap::new();
+        for (funding, want) in &wants {
+            let standing = self.look(*funding, &want.path, best, &mut unspent).await?;
+            standings.insert(*funding, standing);
+        }
+        // What was found is of one chain only if that stood still.
+        if !wants.is_empty() && self.parts.chain.tip().await? != best {
+            return Ok(());
+        }
+        let mut levels: BTreeMap<Txid, Level<'_>> = BTreeMap::new();
+        for (funding, standing) in &standings {
+            let path = &wants[funding].path;
+            match standing {
+                None | Some(Standing::Buried) => {}
+                Some(Standing::Next { level }) => {
+                    let transaction = &path[*level];
+                    let level = levels.entry(transaction.compute_txid()).or_insert(Level {
+                        transaction,
+                        number: *level,
+                        wanted_for: vec![],
+                    });
+                    level.wanted_for.push(*funding);
+                }
+                Some(Standing::AwaitsRoot) => self.enter(*funding, UnrollState::AwaitsRoot),
+                Some(Standing::OnChain { confirmations }) => {
+                    let confirmations = *confirmations;
+                    self.enter(*funding, UnrollState::OnChain { confirmations });
+                }
+                Some(Standing::Lost) => self.enter(*funding, UnrollState::Lost),
+            }
+        }
+        let waiting: BTreeSet<Txid> = levels.keys().copied().collect();
+        self.let_go(work, &wants, &waiting);
+        for level in levels.into_values() {
+            // A record that is not durable yet may be all that asks for this transaction.
+            for funding in &level.wanted_for {
+                self.parts.committer.durable(wants[funding].ticket).await?;
+            }
+            let Some(state) = self.publish(work, &level, best.height).await? else { continue };
+            for funding in level.wanted_for {
+                self.enter(funding, state);
+            }
+        }
+        let ended = |standing: &Option<Standing>| matches!(standing, None | Some(Standing::Buried));
+        self.end(standings.iter().filter(|(_, s)| ended(s)).map(|(funding, _)| *funding));
+        work.looked = Some(best);
+        Ok(())
+    }
+
+    /// Takes up the leaves that commitments wait for. Where both sides closed a channel together,
+    /// a commitment is LDK's mistake: after a restart it knows of no closing transaction.
+    async fn hear_commitments(&self, work: &mut Work) -> Result<(), StoreError> {
+        for (funding, kind) in self.parts.lightning.withheld_leaves() {
+            let known = work.ignored.contains(&funding) || self.wants.lock().contains_key(&funding);
+            if known || kind != WithheldKind::Commitment {
+                continue;
+            }
+            if self.closed_together(funding) {
+                work.ignored.insert(funding);
+                continue;
+            }
+            match self.want(funding, Reason::Commitment).await {
+                Ok(()) => {}
+                Err(UnrollError::Store(error)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "a commitment waits for its leaf in vain");
+                    work.ignored.insert(funding);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn closed_together(&self, funding: OutPoint) -> bool {
+        let channels = &self.parts.channels;
+        let channel = channels.by_funding().get(&funding).copied();
+        let record = channel.and_then(|channel| channels.recorded(channel));
+        record.is_some_and(|record| record.close_kind == Some(CloseKind::Cooperative))
+    }
+
+    /// Where a path stands; `None` if its batch was given up. `unspent` is what was asked before.
+    async fn look(
+        &self,
+        funding: OutPoint,
+        path: &[Transaction],
+        best: BlockRef,
+        unspent: &mut HashMap<OutPoint, bool>,
+    ) -> Result<Option<Standing>, ChainError> {
+        let Some(place) = self.parts.confirmations.place(funding.txid) else {
+            return Ok(None);
+        };
+        let root_confirmed = place.root.is_some();
+        let mut inputs = Vec::new();
+        if place.leaf.is_none() && root_confirmed {
+            for spent in path.iter().map(|transaction| transaction.input[0].previous_output) {
+                let known = unspent.get(&spent).copied();
+                let is_unspent = match known {
+                    Some(known) => known,
+                    None => self.parts.chain.unspent_output(spent).await?.is_some(),
+                };
+                unspent.insert(spent, is_unspent);
+                inputs.push(is_unspent);
+                if is_unspent {
+                    break;
+                }
+            }
+        }
+        let leaf = place.leaf.map(|at| at.height);
+        let look = Look { best: best.height, root_confirmed, leaf, inputs: &inputs };
+        Ok(Some(look.standing()))
+    }
+
+    /// Sees to it that a transaction is under way with a child that pays for both; `None` if
+    /// that fails for a reason that is no state of it.
+    async fn publish(
+        &self,
+        work: &mut Work,
+        level: &Level<'_>,
+        best: u32,
+    ) -> Result<Option<UnrollState>, StoreError> {
+        let Level { transaction: parent, number, .. } = *level;
+        let txid = parent.compute_txid();
+        let Some(vout) = anchor_of(parent) else {
+            tracing::error!(%txid, "transaction of a path has no anchor");
+            return Ok(None);
+        };
+        let child = self.parts.wallet.child_of(OutPoint { txid, vout });
+        let recalled = child.as_ref().map(|child| PaidLevel::recalled(parent, child));
+        let earlier = work.paid.get(&txid).copied().or(recalled);
+        let most = self.parts.feerate_max;
+        let rates = Rates { wanted: self.parts.fees.get(FeePurpose::Urgent), most };
+        let now = match (step(earlier.map(|level| level.paid), best, rates), earlier) {
+            (Step::Pay(feerate), _) => {
+                let request = AnchorRequest { parent, vout, feerate, owner: owner_of(txid) };
+                match (self.parts.wallet.pay_by_anchor(&request), earlier) {
+                    (Ok(built), earlier) => {
+                        let (child, fee_sat) = (built.txid(), built.fee.to_sat());
+                        self.parts.committer.durable(built.ticket).await?;
+                        if let Some(earlier) = earlier {
+                            self.parts.broadcasts.withdraw(earlier.child);
+                        }
+                        tracing::info!(level = number, %txid, %child, fee_sat, "path goes on");
+                        self.parts.broadcasts.push(vec![parent.clone(), built.transaction]);
+                        PaidLevel { paid: Paid { feerate, at: Some(best) }, child }
+                    }
+                    (Err(AnchorError::NoCoin { needed, largest }), None) => {
+                        return Ok(Some(UnrollState::NoCoin { level: number, needed, largest }));
+                    }
+                    (Err(error @ AnchorError::NoCoin { .. }), Some(earlier)) => {
+                        tracing::warn!(%txid, %error, "fee of a path stays as it is");
+                        earlier.seen_at(best)
+                    }
+                    (Err(AnchorError::Spend(error)), _) => {
+                        tracing::error!(%txid, %error, "transaction of a path has no child");
+                        return Ok(None);
+                    }
+                }
+            }
+            (Step::Repeat, Some(earlier)) => {
+                let child = child.map(|child| child.transaction);
+                self.parts.broadcasts.push([parent.clone()].into_iter().chain(child).collect());
+                earlier.seen_at(best)
+            }
+            (Step::Keep, Some(earlier)) => earlier,
+            (_, None) => return Ok(None),
+        };
+        work.paid.insert(txid, now);
+        let (child, feerate) = (now.child, now.paid.feerate);
+        Ok(Some(UnrollState::Publishing { level: number, txid, child, feerate }))
+    }
+
+    /// Frees the coins of transactions that wait for no block any more: somebody else's child
+    /// paid for them, or there is nothing to pay for.
+    fn let_go(&self, work: &mut Work, wants: &BTreeMap<OutPoint, Want>, waiting: &BTreeSet<Txid>) {
+        work.paid.retain(|txid, _| waiting.contains(txid));
+        let holds: BTreeSet<Owner> =
+            self.parts.wallet.holds().into_iter().map(|(_, owner)| owner).collect();
+        let levels = wants.values().flat_map(|want| want.path.iter());
+        let done: BTreeSet<Txid> =
+            levels.map(Transaction::compute_txid).filter(|txid| !waiting.contains(txid)).collect();
+        for owner in done.into_iter().map(owner_of).filter(|owner| holds.contains(owner)) {
+            if let Err(error) = self.parts.wallet.release(owner) {
+                tracing::warn!(%error, "coin of a path stays held");
+            }
+        }
+    }
+
+    /// Notes where a leaf stands, and says it if that is news.
+    fn enter(&self, funding: OutPoint, state: UnrollState) {
+        let mut wants = self.wants.lock();
+        let Some(want) = wants.get_mut(&funding) else { return };
+        let before = std::mem::replace(&mut want.state, state);
+        drop(wants);
+        if before == state {
+            return;
+        }
+        self.views.send_modify(|turns| *turns += 1);
+        match state {
+            UnrollState::NoCoin { level, needed, largest } => {
+                let was_so = matches!(before, UnrollState::NoCoin { .. });
+                if !was_so {
+                    tracing::warn!(
+                        %funding, level, %needed, %largest,
+                        "no confirmed coin pays for a path; deposit, it is tried at each block"
+                    );
+                }
+            }
+            UnrollState::Lost => {
+                tracing::error!(%funding, "path is lost: an output of it was spent otherwise");
+            }
+            UnrollState::OnChain { confirmations: 1 } => {
+                tracing::info!(%funding, "leaf is on chain; its channel is an ordinary one");
+            }
+            _ => {}
+        }
+    }
+
+    /// Drops the records of leaves that will stay on chain, and of batches that were given up.
+    fn end(&self, ended: impl Iterator<Item = OutPoint>) {
+        let mut writes = Batch::default();
+        let mut wants = self.wants.lock();
+        for funding in ended {
+            wants.remove(&funding);
+            record::delete(funding, &mut writes);
+        }
+        if !writes.is_empty() {
+            let _found_again_after_a_crash = self.parts.committer.enqueue(writes);
+            drop(wants);
+            self.views.send_modify(|turns| *turns += 1);
+        }
+    }
+}
+
+/// The transactions that lead to the leaf with the output `funding`, verified anew.
+fn path_to(
+    confirmations: &VirtualConfirmations,
+    funding: OutPoint,
+) -> Result<Vec<Transaction>, UnrollError> {
+    let path = confirmations.path_to(funding.txid).ok_or(UnrollError::Unknown { funding })?;
+    let verified = path
+        .stated_ends()
+        .and_then(|ends| path.verify(&ends))
+        .map_err(|source| UnrollError::Path { funding, source })?;
+    let steps = verified.transactions.into_iter();
+    let transactions: Vec<Transaction> = steps.map(|step| step.transaction).collect();
+    // The last output of a leaf is its anchor.
+    let outputs = transactions.last().map_or(0, |leaf| leaf.output.len());
+    if funding.vout as usize + 1 >= outputs {
+        return Err(UnrollError::Unknown { funding });
+    }
+    Ok(transactions)
+}
+
+/// Which output of a transaction of a path anybody may spend.
+fn anchor_of(transaction: &Transaction) -> Option<u32> {
+    let script = pay_to_anchor();
+    let place = transaction.output.iter().rposition(|output| output.script_pubkey == script)?;
+    u32::try_from(place).ok()
+}
+
+/// For whom the coin of a transaction's child is held: the same after a restart.
+fn owner_of(txid: Txid) -> Owner {
+    let mut engine = sha256::Hash::engine();
+    engine.input(b"tributary/unroll");
+    engine.input(&txid.to_byte_array());
+    Owner::Claim(sha256::Hash::from_engine(engine).to_byte_array())
+}
