@@ -12,7 +12,7 @@ use bitcoin::{Amount, absolute};
 use channel_contracts::DecodeError;
 use channel_contracts::batch::message::{
     Accepted, DeclineReason, Declined, DropReason, Dropped, Message, Nonces, Partial, Propose,
-    Refuse, RefuseReason, Register, Release, Sign, Signed, Stored,
+    Refuse, RefuseReason, Register, Release, Roll, Rolling, Sign, Signed, Stay, StayReason, Stored,
 };
 use channel_contracts::batch::wire::{MESSAGE_LEN_MAX, kind};
 use channel_contracts::batch::{Attempt, BatchId, RegistrationId};
@@ -86,6 +86,23 @@ fn make_messages() -> Vec<(&'static str, Message)> {
         ("stored", Message::Stored(Stored { batch, attempt })),
         ("dropped", Message::Dropped(Dropped { batch, attempt, reason: DropReason::Silent })),
         ("release", Message::Release(Release { batch, attempt, secret: secret("tree key", 0) })),
+        (
+            "roll",
+            Message::Roll(Roll {
+                batch,
+                successor: BatchId(bytes("batch", 1)),
+                invoice: "lnbcrt1user".into(),
+            }),
+        ),
+        ("rolling", Message::Rolling(Rolling { batch, invoice: "lnbcrt1hub".into() })),
+        (
+            "stay",
+            Message::Stay(Stay {
+                batch,
+                payment_hash: bytes("payment", 0),
+                reason: StayReason::Late,
+            }),
+        ),
     ]
 }
 
@@ -116,7 +133,7 @@ fn every_message_comes_back_as_it_was() {
         }
     }
     assert_eq!(Message::decode(45_000, &[]), None);
-    assert_eq!(Message::decode(kind::RELEASE + 2, &[]), None);
+    assert_eq!(Message::decode(kind::STAY + 2, &[]), None);
 }
 
 #[test]
@@ -212,6 +229,19 @@ fn what_is_not_a_message_is_refused_by_name() {
     assert_eq!(decode(kind::DROPPED, &reason), DecodeError::Invalid { field: "reason" });
     let zero = [with(&[4, 32]).as_slice(), &[0; 32]].concat();
     assert_eq!(decode(kind::RELEASE, &zero), DecodeError::Invalid { field: "tree secret" });
+    let rolling = |invoice: &[u8]| {
+        let length = (invoice.len() as u16).to_be_bytes();
+        let long = [&[4, 0xfd][..], &length].concat();
+        let head = if invoice.len() < 0xfd { vec![4, invoice.len() as u8] } else { long };
+        [&stored[..34], &head, invoice].concat()
+    };
+    let invalid = DecodeError::Invalid { field: "invoice" };
+    assert_eq!(decode(kind::ROLLING, &rolling("lnbcrt\u{fc}".as_bytes())), invalid);
+    for length in [0, 1_501] {
+        let (field, value) = ("invoice", length as u64);
+        let wrong = DecodeError::OutOfRange { field, value, min: 1, max: 1_500 };
+        assert_eq!(decode(kind::ROLLING, &rolling(&vec![b'l'; length])), wrong);
+    }
 }
 
 #[test]
@@ -245,7 +275,7 @@ fn the_largest_proposal_fits_into_one_message() {
 
 #[test]
 fn a_release_is_not_printed() {
-    let (_, release) = messages().pop().unwrap();
+    let (_, release) = messages().swap_remove(11);
     let text = format!("{release:?}");
     assert!(text.contains("TreeSecret([redacted])"));
     assert!(!text.contains(&hex::encode(secret("tree key", 0).to_bytes())));
@@ -273,14 +303,14 @@ fn reasons_have_one_code_each() {
 proptest! {
     #[test]
     fn decoding_any_bytes_never_panics(
-        index in 0usize..12, data in proptest::collection::vec(any::<u8>(), 0..600),
+        index in 0usize..15, data in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
         let _ = Message::decode(kind::ALL[index], &data);
     }
 
     #[test]
     fn decoding_a_changed_message_never_panics(
-        message in 0usize..12, changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..6),
+        message in 0usize..15, changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..6),
     ) {
         let (_, message) = messages().swap_remove(message);
         let mut bytes = message.encode();

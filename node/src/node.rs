@@ -279,6 +279,7 @@ impl Node {
         })?);
         let batches = Arc::new(Batches::open(batches::Parts {
             committer: committer.clone(),
+            payments: Arc::clone(&payments),
             lightning: Arc::clone(&lightning),
             channels: Arc::clone(&channels),
             wallet: Arc::clone(&wallet),

@@ -20,8 +20,9 @@ pub const BATCH_LIFE: u32 = 4_032;
 pub const ROLLOVER_FIRST_CLTV: u32 = 150;
 /// CLTV of the payment that brings it back on the new channel (§6.3).
 pub const ROLLOVER_SECOND_CLTV: u32 = 42;
-/// Blocks that leg 1 of a rollover outlives what §6.4 demands.
-pub const ROLLOVER_MARGIN: u32 = 6;
+/// Blocks that leg 1 of a rollover outlives what §6.4 demands: a hub gives a held payment back
+/// some 15 blocks before LDK would have to go on chain for it.
+pub const ROLLOVER_MARGIN: u32 = 24;
 
 /// A number of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

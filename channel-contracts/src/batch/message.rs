@@ -12,6 +12,13 @@
 //!  │ release ───────────────────────────────► │  long after
 //! ```
 //!
+//! Rollover, in the second half of a batch's life, once the user is in a newer one (§6):
+//!
+//! ```text
+//!  │ roll ──────────────────────────────────► │  invoice of leg 2
+//!  │ ◄──────────────────── rolling / stay     │  invoice of leg 1, which the hub holds
+//! ```
+//!
 //! All travel on the peers' own Lightning connection as custom messages of odd type, so that a
 //! node without batches ignores them. Each names its batch and attempt, and saying it again
 //! means nothing new. Encoding lives in [`wire`](super::wire).
@@ -19,7 +26,7 @@
 //! `register` carries one tree key for each possible attempt, so that a re-shaped tree has fresh
 //! keys without another round.
 //!
-//! Source: BATCHES §3 and §8.1.
+//! Source: BATCHES §3, §6 and §8.1.
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, TxOut, absolute};
@@ -55,6 +62,12 @@ pub enum Message {
     Dropped(Dropped),
     /// User to hub: the secret of a retired, empty channel.
     Release(Release),
+    /// User to hub: wants to move its balance to its channel in a newer batch.
+    Roll(Roll),
+    /// Hub to user: is ready to.
+    Rolling(Rolling),
+    /// Hub to user: is not.
+    Stay(Stay),
 }
 
 /// Asks for a channel in the next batch.
@@ -193,6 +206,38 @@ pub struct Release {
     pub secret: TreeSecret,
 }
 
+/// Asks to move a balance from the channel in one batch to that in a newer one: the user pays
+/// the hub over the old channel, the hub the user over the new one, both under one hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roll {
+    /// The batch to leave.
+    pub batch: BatchId,
+    /// The newer batch.
+    pub successor: BatchId,
+    /// BOLT 11: what the hub is to pay over the new channel. The user knows the preimage.
+    pub invoice: String,
+}
+
+/// Says that the hub holds what it is paid under the hash until leg 2 has its outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rolling {
+    /// The batch to leave.
+    pub batch: BatchId,
+    /// BOLT 11, of the same hash and amount: what the user is to pay over the old channel.
+    pub invoice: String,
+}
+
+/// Says that the hub does not move the balance now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stay {
+    /// The batch the user wants to leave.
+    pub batch: BatchId,
+    /// The hash of the invoice refused.
+    pub payment_hash: [u8; 32],
+    /// Why.
+    pub reason: StayReason,
+}
+
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $code:literal, $text:literal;)* }) => {
         $(#[$doc])*
@@ -258,6 +303,18 @@ reasons! {
         NoChannel = 7, "the channel of this batch is unknown or gone";
         Signature = 8, "the final signatures are wrong";
         Internal = 9, "the user's node cannot go on";
+    }
+}
+
+reasons! {
+    /// Why a hub does not move a balance.
+    StayReason {
+        NotMember = 1, "the user has no usable channel in one of the batches";
+        Late = 2, "the payments would outlive the old batch's deadline";
+        Invoice = 3, "the invoice is not the user's, or not of this network, amount or expiry";
+        Funds = 4, "the new channel cannot carry the amount now";
+        Busy = 5, "too many payments of the user wait already";
+        Internal = 6, "the hub's node cannot go on";
     }
 }
 

@@ -8,7 +8,7 @@
 //! | record | field |
 //! |---|---|
 //! | 0 | batch id, 32 bytes; in `register`, `accepted` and `declined` the registration |
-//! | 2 | attempt, 1 byte; in `accepted` the batch id |
+//! | 2 | attempt, 1 byte; in `accepted` the batch id; none in `roll`, `rolling` and `stay` |
 //! | 4 and up | what the message says, in the order of its struct |
 //!
 //! Source: BOLT 1, "Type-Length-Value Format" and "Lightning Message Format".
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use super::ids::{ATTEMPTS_MAX, Attempt, BatchId, RegistrationId};
 use super::message::{
     Accepted, DeclineReason, Declined, DropReason, Dropped, Message, Nonces, Partial, Propose,
-    Refuse, RefuseReason, Register, Release, Sign, Signed, Stored,
+    Refuse, RefuseReason, Register, Release, Roll, Rolling, Sign, Signed, Stay, StayReason, Stored,
 };
 use crate::encoding::{DecodeError, Reader, push_big_size, push_output, within};
 use crate::musig::{
@@ -30,6 +30,9 @@ use crate::tree::{Path, Proposal, Radix, UserSlot};
 
 /// Longest encoding of a message, without its type, in bytes.
 pub const MESSAGE_LEN_MAX: usize = 65_533;
+
+/// Longest text of an invoice, in bytes. One of this protocol has some 300.
+pub const INVOICE_LEN_MAX: usize = 1_500;
 
 /// Lightning message types, all odd and in the custom range.
 pub mod kind {
@@ -57,11 +60,17 @@ pub mod kind {
     pub const DROPPED: u16 = 45_021;
     /// `release`, user to hub.
     pub const RELEASE: u16 = 45_023;
+    /// `roll`, user to hub.
+    pub const ROLL: u16 = 45_025;
+    /// `rolling`, hub to user.
+    pub const ROLLING: u16 = 45_027;
+    /// `stay`, hub to user.
+    pub const STAY: u16 = 45_029;
 
     /// All of them.
-    pub const ALL: [u16; 12] = [
+    pub const ALL: [u16; 15] = [
         REGISTER, ACCEPTED, DECLINED, PROPOSE, REFUSE, NONCES, SIGN, PARTIAL, SIGNED, STORED,
-        DROPPED, RELEASE,
+        DROPPED, RELEASE, ROLL, ROLLING, STAY,
     ];
 }
 
@@ -81,6 +90,9 @@ impl Message {
             Self::Stored(_) => kind::STORED,
             Self::Dropped(_) => kind::DROPPED,
             Self::Release(_) => kind::RELEASE,
+            Self::Roll(_) => kind::ROLL,
+            Self::Rolling(_) => kind::ROLLING,
+            Self::Stay(_) => kind::STAY,
         }
     }
 
@@ -150,6 +162,20 @@ impl Message {
                 writer.head(message.batch, message.attempt);
                 writer.record(4, &message.secret.to_bytes());
             }
+            Self::Roll(message) => {
+                writer.record(0, &message.batch.0);
+                writer.record(4, &message.successor.0);
+                writer.record(6, message.invoice.as_bytes());
+            }
+            Self::Rolling(message) => {
+                writer.record(0, &message.batch.0);
+                writer.record(4, message.invoice.as_bytes());
+            }
+            Self::Stay(message) => {
+                writer.record(0, &message.batch.0);
+                writer.record(4, &[message.reason.code()]);
+                writer.record(6, &message.payment_hash);
+            }
         }
         writer.bytes
     }
@@ -173,6 +199,9 @@ impl Message {
             kind::STORED => stored(bytes).map(Self::Stored),
             kind::DROPPED => dropped(bytes).map(Self::Dropped),
             kind::RELEASE => release(bytes).map(Self::Release),
+            kind::ROLL => roll(bytes).map(Self::Roll),
+            kind::ROLLING => rolling(bytes).map(Self::Rolling),
+            kind::STAY => stay(bytes).map(Self::Stay),
             _ => return None,
         })
     }
@@ -301,6 +330,32 @@ fn release(bytes: &[u8]) -> Result<Release, DecodeError> {
     Ok(Release { batch, attempt, secret })
 }
 
+fn roll(bytes: &[u8]) -> Result<Roll, DecodeError> {
+    let records = Records::parse("roll", bytes, &[0, 4, 6])?;
+    Ok(Roll {
+        batch: BatchId(records.one(0, |reader| reader.array("batch"))?),
+        successor: BatchId(records.one(4, |reader| reader.array("successor"))?),
+        invoice: records.invoice(6)?,
+    })
+}
+
+fn rolling(bytes: &[u8]) -> Result<Rolling, DecodeError> {
+    let records = Records::parse("rolling", bytes, &[0, 4])?;
+    Ok(Rolling {
+        batch: BatchId(records.one(0, |reader| reader.array("batch"))?),
+        invoice: records.invoice(4)?,
+    })
+}
+
+fn stay(bytes: &[u8]) -> Result<Stay, DecodeError> {
+    let records = Records::parse("stay", bytes, &[0, 4, 6])?;
+    Ok(Stay {
+        batch: BatchId(records.one(0, |reader| reader.array("batch"))?),
+        reason: records.reason(StayReason::from_code)?,
+        payment_hash: records.one(6, |reader| reader.array("payment hash"))?,
+    })
+}
+
 /// The records of one message, by type.
 struct Records<'a> {
     message: &'static str,
@@ -376,6 +431,16 @@ impl<'a> Records<'a> {
         within("attempt", number.into(), 0, u64::from(ATTEMPTS_MAX) - 1)?;
         let attempt = Attempt::new(number).ok_or(DecodeError::Invalid { field: "attempt" })?;
         Ok((batch, attempt))
+    }
+
+    /// Reads a record that is the text of an invoice. What it says is the node's to check.
+    fn invoice(&self, kind: u64) -> Result<String, DecodeError> {
+        let (field, bytes) = ("invoice", self.get(kind)?);
+        within(field, bytes.len() as u64, 1, INVOICE_LEN_MAX as u64)?;
+        match bytes.is_ascii() {
+            true => String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid { field }),
+            false => Err(DecodeError::Invalid { field }),
+        }
     }
 
     fn reason<T>(&self, from_code: impl Fn(u8) -> Option<T>) -> Result<T, DecodeError> {

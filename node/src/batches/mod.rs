@@ -5,7 +5,8 @@
 //! clock, makes what was decided durable, and does what was asked.
 //!
 //! - `service.rs`: the one loop. `requests.rs`: what callers ask for. `view.rs`: what they see.
-//! - `exit.rs`: how a user leaves.
+//! - `arrivals.rs`: who hears what peers say. `exit.rs`: how a user leaves.
+//! - `rollover/`: how a balance moves into a newer batch.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
 //! - `record.rs`: what the store has of them.
 //! - `policy.rs`: what a hub offers and a user accepts, from the configuration.
@@ -16,12 +17,14 @@
 //!
 //! Source: BATCHES §3 to §5.
 
+mod arrivals;
 mod exit;
 mod hub;
 mod path_file;
 mod policy;
 mod record;
 mod requests;
+mod rollover;
 mod service;
 mod user;
 mod view;
@@ -45,6 +48,7 @@ use crate::channels::Channels;
 use crate::environment::{Clock, Entropy};
 use crate::keys::BatchSecrets;
 use crate::lightning::Lightning;
+use crate::payments::Payments;
 use crate::store::Committer;
 use crate::unroll::Unroller;
 use crate::wallet::Wallet;
@@ -57,6 +61,8 @@ pub struct Parts {
     pub lightning: Arc<Lightning>,
     /// Records of channels.
     pub channels: Arc<Channels>,
+    /// What moves balances.
+    pub payments: Arc<Payments>,
     /// The hub's coins.
     pub wallet: Arc<Wallet>,
     /// Feerates.

@@ -29,6 +29,9 @@ pub(super) struct HubBegun {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct UserBegun {
     pub hub: NodeId,
+    /// The wish whose channel rolls over into this one's.
+    #[serde(default)]
+    pub follows: Option<RegistrationId>,
     pub request: UserRequest,
     pub policy: UserPolicy,
     pub at: Timestamp,
@@ -137,7 +140,7 @@ impl EventLog {
 /// Reads a hub's batches, as their events left them.
 pub(super) fn load_hub(committer: &Committer) -> Result<Vec<(HubBatch, EventLog)>, StoreError> {
     let mut batches = Vec::new();
-    for (id, begun) in load_begun::<HubBegun>(committer, Table::HubBatch)? {
+    for (id, begun) in load_all::<HubBegun>(committer, Table::HubBatch)? {
         let mut machine = HubBatch::open(BatchId(id), begun.policy, begun.expiry, begun.at);
         let (log, events) = EventLog::read::<HubEvent>(committer, Table::HubBatchEvent, id)?;
         events.into_iter().for_each(|event| machine.apply(event));
@@ -146,22 +149,22 @@ pub(super) fn load_hub(committer: &Committer) -> Result<Vec<(HubBatch, EventLog)
     Ok(batches)
 }
 
-/// Reads a user's wishes, as their events left them, with the hub each was made to.
+/// Reads a user's wishes, as their events left them, each with how it began.
 pub(super) fn load_user(
     committer: &Committer,
-) -> Result<Vec<(NodeId, UserBatch, EventLog)>, StoreError> {
+) -> Result<Vec<(UserBegun, UserBatch, EventLog)>, StoreError> {
     let mut wishes = Vec::new();
-    for (id, begun) in load_begun::<UserBegun>(committer, Table::UserBatch)? {
+    for (id, begun) in load_all::<UserBegun>(committer, Table::UserBatch)? {
         let (mut machine, _sent_before) =
-            UserBatch::register(begun.request, begun.policy, begun.at);
+            UserBatch::register(begun.request.clone(), begun.policy.clone(), begun.at);
         let (log, events) = EventLog::read::<UserEvent>(committer, Table::UserBatchEvent, id)?;
         events.into_iter().for_each(|event| machine.apply(event));
-        wishes.push((begun.hub, machine, log));
+        wishes.push((begun, machine, log));
     }
     Ok(wishes)
 }
 
-fn load_begun<T: DeserializeOwned>(
+pub(super) fn load_all<T: DeserializeOwned>(
     committer: &Committer,
     table: Table,
 ) -> Result<Vec<([u8; 32], T)>, StoreError> {
@@ -176,7 +179,7 @@ fn load_begun<T: DeserializeOwned>(
         .collect()
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).expect("writing to memory cannot fail");
     bytes

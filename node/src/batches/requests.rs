@@ -72,6 +72,23 @@ impl Batches {
         request: &JoinRequest,
         key: Option<&IdempotencyKey>,
     ) -> Result<JoinView, JoinError> {
+        let mut state = self.state.lock().await;
+        if let Some(first) = self.recalled(&state, request, key)? {
+            return Ok(first);
+        }
+        let registration = self.begin_join(&mut state, request, None, key).await?;
+        let view = state.user.get(&registration).map(|life| join_view(&self.parts, life));
+        view.ok_or_else(|| StoreError::Corrupt("a wish is gone".into()).into())
+    }
+
+    /// Makes a new wish; with `follows`, for the channel that another wish's rolls over into.
+    pub(super) async fn begin_join(
+        &self,
+        state: &mut State,
+        request: &JoinRequest,
+        follows: Option<RegistrationId>,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<RegistrationId, JoinError> {
         if !self.parts.policy.role.is_user() {
             return Err(JoinError::NotUser);
         }
@@ -85,10 +102,6 @@ impl Batches {
         if capacity < FUNDING_VALUE_MIN {
             return Err(JoinError::Capacity { capacity, least: FUNDING_VALUE_MIN });
         }
-        let mut state = self.state.lock().await;
-        if let Some(first) = self.recalled(&state, request, key)? {
-            return Ok(first);
-        }
         let registration = RegistrationId(self.parts.entropy.bytes());
         let tree_keys = [0, 1, 2].map(|number| {
             let attempt = Attempt::new(number).unwrap_or(Attempt::FIRST);
@@ -98,21 +111,20 @@ impl Batches {
         let wish = UserRequest { registration, capacity, inbound, tree_keys, best };
         let (policy, at) = (self.parts.policy.user.clone(), self.parts.now());
         let mut writes = Batch::default();
-        let begun = UserBegun { hub, request: wish.clone(), policy: policy.clone(), at };
+        let begun = UserBegun { hub, follows, request: wish.clone(), policy: policy.clone(), at };
         let log = EventLog::begin_user(registration, &begun, &mut writes);
         let (fingerprint, moment) = (Fingerprint::of(request), self.parts.clock.now());
         self.idempotency().record(&mut writes, key, fingerprint, &registration.0, moment);
         let (machine, effects) = UserBatch::register(wish, policy, at);
-        let mut life = UserLife::new(hub, machine, log);
+        let mut life = UserLife::new(hub, follows, machine, log);
         life.channel = Some(self.parts.channels.expect_for_batch(hub, capacity.to_sat()));
         state.user.insert(registration, life);
         let ticket = self.parts.committer.enqueue(writes);
         self.parts.committer.durable(ticket).await?;
         let effects = effects.into_iter().map(|effect| Effect::User(registration, effect));
-        let inputs = self.act(&mut state, effects.collect()).await?;
-        self.turn(&mut state, inputs).await?;
-        let view = state.user.get(&registration).map(|life| join_view(&self.parts, life));
-        view.ok_or_else(|| StoreError::Corrupt("a wish is gone".into()).into())
+        let inputs = self.act(state, effects.collect()).await?;
+        self.turn(state, inputs).await?;
+        Ok(registration)
     }
 
     /// The wish that an earlier call under `key` made, if there is one.

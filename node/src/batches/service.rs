@@ -7,15 +7,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitcoin::{Amount, OutPoint, Txid, absolute};
 use channel_contracts::batch::hub::HubInput;
-use channel_contracts::batch::message::{DeclineReason, Declined, DropReason, Dropped};
 use channel_contracts::batch::user::UserInput;
 use channel_contracts::batch::{
-    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubPolicy, LeafState, Message, Peer,
-    RegistrationId, Timestamp, UserEffect, UserPhase,
+    BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubPolicy, LeafState, Peer, RegistrationId,
+    Timestamp, UserEffect, UserPhase,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
@@ -23,13 +23,17 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use super::Parts;
 use super::hub::HubLife;
 use super::record::{EventLog, HubBegun, load_hub, load_user};
+use super::rollover::{self, Rollovers};
 use super::user::UserLife;
 use crate::chain::follower::SyncState;
 use crate::channels::ChannelState;
-use crate::lightning::types::{ChannelRef, NodeId};
-use crate::lightning::{BatchArrival, CloseKind, LightningEvent};
+use crate::lightning::types::ChannelRef;
+use crate::lightning::{CloseKind, LightningEvent};
 use crate::runtime::Tasks;
 use crate::store::{Batch, StoreError};
+
+/// How often channels are looked at while balances move.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The channel service of batches, for both roles.
 pub struct Batches {
@@ -40,6 +44,8 @@ pub struct Batches {
     heard: Mutex<VecDeque<Heard>>,
     woken: Notify,
     views: watch::Sender<u64>,
+    /// Whether payments and channels concern a rollover.
+    is_moving: AtomicBool,
 }
 
 #[derive(Default)]
@@ -48,7 +54,8 @@ pub(super) struct State {
     /// The batch that gathers users.
     gathering: Option<BatchId>,
     pub user: BTreeMap<RegistrationId, UserLife>,
-    faults: HashMap<Peer, Faults>,
+    pub faults: HashMap<Peer, Faults>,
+    pub rollovers: Rollovers,
     /// The best block told to the machines.
     pub best: u32,
 }
@@ -63,9 +70,9 @@ impl State {
 
 /// How often a peer broke off in a row, and until when it must wait.
 #[derive(Debug, Clone, Copy, Default)]
-struct Faults {
+pub(super) struct Faults {
     count: u32,
-    until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
 /// What LDK said about a channel that may be one of a batch.
@@ -104,17 +111,19 @@ impl Batches {
             state.hub.insert(life.machine.id(), life);
         }
         let recorded = parts.channels.by_funding();
-        for (hub, machine, log) in load_user(&parts.committer)? {
-            let mut life = UserLife::new(hub, machine, log);
+        for (begun, machine, log) in load_user(&parts.committer)? {
+            let mut life = UserLife::new(begun.hub, begun.follows, machine, log);
             life.channel = life.funding().and_then(|funding| recorded.get(&funding)).copied();
             state.user.insert(life.registration(), life);
         }
+        state.rollovers = rollover::load(&parts.committer)?;
         Ok(Self {
             parts,
             state: AsyncMutex::new(state),
             heard: Mutex::default(),
             woken: Notify::new(),
             views: watch::Sender::new(0),
+            is_moving: AtomicBool::new(true),
         })
     }
 
@@ -134,6 +143,16 @@ impl Batches {
             }
             LightningEvent::ChannelClosed { channel, kind, .. } => {
                 Heard::Closed { channel: *channel, kind: *kind }
+            }
+            LightningEvent::ChannelReady { .. }
+            | LightningEvent::Claimable { .. }
+            | LightningEvent::Claimed { .. }
+            | LightningEvent::Sent { .. }
+            | LightningEvent::Failed { .. } => {
+                if self.is_moving.load(Ordering::Relaxed) {
+                    self.woken.notify_one();
+                }
+                return;
             }
             _ => return,
         };
@@ -159,9 +178,14 @@ impl Batches {
             let best = sync.borrow_and_update().synced.map_or(0, |block| block.height);
             let mut state = self.state.lock().await;
             let inputs = self.gather(&mut state, best);
-            if let Err(error) = self.turn(&mut state, inputs).await {
+            let mut done = self.turn(&mut state, inputs).await;
+            if done.is_ok() {
+                done = self.roll_over(&mut state).await;
+            }
+            if let Err(error) = done {
                 return tracing::error!(%error, "batches stand still");
             }
+            self.is_moving.store(!state.rollovers.is_idle(), Ordering::Relaxed);
         }
     }
 
@@ -174,6 +198,15 @@ impl Batches {
     /// Tells whenever something may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.views.subscribe()
+    }
+
+    pub(super) fn changed(&self) {
+        self.views.send_modify(|turns| *turns += 1);
+    }
+
+    /// Tells whenever a path on its way onto the chain may have gone on.
+    pub fn unrolls(&self) -> watch::Receiver<u64> {
+        self.parts.unroller.changes()
     }
 
     /// Tells each machine that the node was restarted, what it missed, and does what it owes.
@@ -231,8 +264,12 @@ impl Batches {
         let state = self.state.lock().await;
         let hubs = state.hub.values().filter_map(|life| life.machine.phase().deadline());
         let users = state.user.values().filter_map(|life| life.machine.phase().deadline());
-        let next = hubs.chain(users).min()?;
-        Some(Duration::from_millis(next.0.saturating_sub(self.parts.now().0)))
+        let next = hubs.chain(users).min();
+        let next =
+            next.map(|next| Duration::from_millis(next.0.saturating_sub(self.parts.now().0)));
+        // HTLCs end without a word to us.
+        let look = (!state.rollovers.is_idle()).then_some(LOOK);
+        next.into_iter().chain(look).min()
     }
 
     /// Everything that has come since the last turn.
@@ -323,100 +360,8 @@ impl Batches {
         inputs.into_iter()
     }
 
-    /// Who a message is for.
-    fn arrived(&self, state: &mut State, arrival: BatchArrival) -> Vec<Input> {
-        match arrival {
-            BatchArrival::Connected { peer } => {
-                let users = state.user.iter().filter(|(_, life)| life.hub == peer);
-                users.map(|(id, _)| Input::Repeat(*id)).collect()
-            }
-            BatchArrival::Gone { peer } => {
-                let peer = Peer(peer);
-                let hubs = state.hub.iter().filter(|(_, life)| {
-                    life.machine.members().contains_key(&peer)
-                        && life.machine.phase().deadline().is_some()
-                });
-                hubs.map(|(id, _)| Input::Hub(*id, HubInput::PeerGone { peer })).collect()
-            }
-            BatchArrival::Malformed { peer, kind, detail } => {
-                tracing::warn!(%peer, kind, detail, "peer sent a wrong batch message");
-                let member = Peer(peer);
-                let hubs = state
-                    .hub
-                    .iter()
-                    .filter(|(_, life)| life.machine.members().contains_key(&member))
-                    .map(|(id, _)| Input::Hub(*id, HubInput::Malformed { peer: member }));
-                let users = state
-                    .user
-                    .iter()
-                    .filter(|(_, life)| life.hub == peer)
-                    .map(|(id, _)| Input::User(*id, UserInput::Malformed));
-                hubs.chain(users).collect()
-            }
-            BatchArrival::Message { peer, message } => self.message(state, peer, message),
-        }
-    }
-
-    fn message(&self, state: &mut State, from: NodeId, message: Message) -> Vec<Input> {
-        let peer = Peer(from);
-        let for_hub = |id: BatchId, message, banned_until| {
-            vec![Input::Hub(id, HubInput::Message { peer, message, banned_until })]
-        };
-        // A member that was away must hear that its batch is over, also if nothing is left of it.
-        let member = |state: &State, batch: BatchId, attempt: Attempt, message: Message| {
-            let reason = match state.hub.get(&batch).map(|life| life.machine.phase()) {
-                Some(HubPhase::Failed { reason }) => reason,
-                None => DropReason::Restart,
-                Some(_) => return for_hub(batch, message, None),
-            };
-            self.parts.send(peer, &Message::Dropped(Dropped { batch, attempt, reason }));
-            vec![]
-        };
-        let mine = |life: &UserLife, batch: BatchId| {
-            life.hub == from && life.machine.place().is_some_and(|place| place.batch == batch)
-        };
-        match &message {
-            Message::Register(register) => {
-                let Some(id) = self.gathering(state) else {
-                    let (registration, reason) =
-                        (register.registration, DeclineReason::Unavailable);
-                    self.parts.send(peer, &Message::Declined(Declined { registration, reason }));
-                    return vec![];
-                };
-                let until = state.faults.get(&peer).and_then(|faults| faults.until);
-                for_hub(id, message, until)
-            }
-            Message::Nonces(of) => member(state, of.batch, of.attempt, message),
-            Message::Partial(of) => member(state, of.batch, of.attempt, message),
-            Message::Stored(of) => member(state, of.batch, of.attempt, message),
-            Message::Refuse(of) => for_hub(of.batch, message, None),
-            Message::Release(of) => for_hub(of.batch, message, None),
-            Message::Accepted(_)
-            | Message::Declined(_)
-            | Message::Propose(_)
-            | Message::Sign(_)
-            | Message::Signed(_)
-            | Message::Dropped(_) => {
-                let wish = state.user.iter().find(|(id, life)| match &message {
-                    Message::Accepted(of) => **id == of.registration && life.hub == from,
-                    Message::Declined(of) => **id == of.registration && life.hub == from,
-                    Message::Propose(of) => mine(life, of.batch),
-                    Message::Sign(of) => mine(life, of.batch),
-                    Message::Signed(of) => mine(life, of.batch),
-                    Message::Dropped(of) => mine(life, of.batch),
-                    _ => false,
-                });
-                let Some((id, _)) = wish else {
-                    tracing::info!(peer = %from, kind = message.kind(), "no wish is meant");
-                    return vec![];
-                };
-                vec![Input::User(*id, UserInput::Message { message })]
-            }
-        }
-    }
-
     /// The batch that takes users; opens one if there is none.
-    fn gathering(&self, state: &mut State) -> Option<BatchId> {
+    pub(super) fn gathering(&self, state: &mut State) -> Option<BatchId> {
         if !self.parts.policy.role.is_hub() || state.best == 0 {
             return None;
         }
@@ -512,6 +457,7 @@ impl Batches {
                     let came = life.run(&self.parts, effect).await?;
                     inputs.extend(came.into_iter().map(|input| Input::Hub(id, input)));
                 }
+                Effect::User(id, UserEffect::BeginRollover) => self.begin_rollover(state, id),
                 Effect::User(id, effect) => {
                     let Some(life) = state.user.get_mut(&id) else { continue };
                     let came = life.run(&self.parts, effect).await?;

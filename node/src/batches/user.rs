@@ -21,6 +21,8 @@ use crate::unroll::UnrollError;
 /// A wish of this user.
 pub(super) struct UserLife {
     pub hub: NodeId,
+    /// The wish whose channel rolls over into this one's.
+    pub follows: Option<RegistrationId>,
     pub machine: UserBatch,
     pub log: EventLog,
     /// The channel that is expected, or there.
@@ -42,8 +44,13 @@ enum Session {
 
 impl UserLife {
     /// A wish that begins, or one that is read back: its sessions are gone.
-    pub fn new(hub: NodeId, machine: UserBatch, log: EventLog) -> Self {
-        Self { hub, machine, log, channel: None, session: Session::None }
+    pub fn new(
+        hub: NodeId,
+        follows: Option<RegistrationId>,
+        machine: UserBatch,
+        log: EventLog,
+    ) -> Self {
+        Self { hub, follows, machine, log, channel: None, session: Session::None }
     }
 
     /// Its name.
@@ -148,7 +155,9 @@ impl UserLife {
                 }
                 vec![]
             }
-            UserEffect::BeginRollover | UserEffect::PublishClosing | UserEffect::ForgetChannel => {
+            // The service rolls over: it takes several wishes.
+            UserEffect::BeginRollover => vec![],
+            UserEffect::PublishClosing | UserEffect::ForgetChannel => {
                 tracing::error!(registration = %self.registration(), ?effect, "not built yet");
                 vec![]
             }

@@ -8,6 +8,7 @@ use super::Parts;
 use super::hub::HubLife;
 use super::user::UserLife;
 use crate::lightning::types::{ChannelRef, NodeId};
+use crate::unroll::UnrollView;
 
 /// Where a wish stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct JoinView {
     pub registration: RegistrationId,
     /// The hub.
     pub hub: NodeId,
+    /// The wish whose channel rolls over into this one's.
+    pub follows: Option<RegistrationId>,
     /// What was asked for.
     pub capacity: Amount,
     /// The batch, once the hub accepted.
@@ -36,6 +39,8 @@ pub struct JoinView {
     pub deadline: Option<absolute::Height>,
     /// What leaving alone would cost at most.
     pub exit: Option<ExitCost>,
+    /// The way onto the chain, while the path is on it and until it is buried.
+    pub unroll: Option<UnrollView>,
 }
 
 /// Where a wish stands, in words of the protocol.
@@ -66,6 +71,7 @@ pub(super) fn join_view(parts: &Parts, life: &UserLife) -> JoinView {
     JoinView {
         registration: request.registration,
         hub: life.hub,
+        follows: life.follows,
         capacity: request.capacity,
         batch: place.map(|place| place.batch),
         fee: place.map(|place| place.fee),
@@ -76,6 +82,7 @@ pub(super) fn join_view(parts: &Parts, life: &UserLife) -> JoinView {
         root: agreed.map(|agreed| agreed.root),
         deadline: life.machine.deadlines().map(|deadlines| deadlines.user_deadline()),
         exit: path.and_then(|path| ExitCost::of_path(&path.path)),
+        unroll: life.funding().and_then(|funding| parts.unroller.unroll(funding)),
     }
 }
 

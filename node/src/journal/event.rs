@@ -25,8 +25,12 @@ pub enum DomainEvent {
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are named after the BOLT's terms")]
 pub enum PaymentRequestKind {
-    /// A BOLT 11 invoice.
-    Bolt11 { invoice: String },
+    /// A BOLT 11 invoice; with `over`, in one hop over that channel.
+    Bolt11 {
+        invoice: String,
+        #[serde(default)]
+        over: Option<ChannelRef>,
+    },
     /// A BOLT 12 offer.
     Bolt12 { offer: String, payer_note: Option<String> },
     /// Nothing: we choose the preimage.

@@ -38,6 +38,11 @@ impl IdempotencyKey {
         }
     }
 
+    /// The node's own key for what it does once for `subject`.
+    pub fn own(method: &'static str, subject: impl std::fmt::Display) -> Self {
+        Self { method, key: subject.to_string() }
+    }
+
     fn store_key(&self) -> Vec<u8> {
         Table::Idempotency.key(format!("{}/{}", self.method, self.key))
     }
@@ -95,6 +100,24 @@ impl Idempotency {
         Self { committer }
     }
 
+    /// Returns the answer recorded for a key of the node's own, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn answer(&self, key: &IdempotencyKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.record_of(key)?.map(|record| record.answer))
+    }
+
+    fn record_of(&self, key: &IdempotencyKey) -> Result<Option<Record>, StoreError> {
+        let bytes = self.committer.get(&key.store_key())?;
+        let read = |bytes: Vec<u8>| {
+            ciborium::from_reader(&bytes[..])
+                .map_err(|error| StoreError::Corrupt(format!("idempotency record: {error}")))
+        };
+        bytes.map(read).transpose()
+    }
+
     /// Returns the answer recorded for `key`, if the call is a repetition.
     ///
     /// The caller holds a lock of its own from here until the record is enqueued, so that of
@@ -110,11 +133,7 @@ impl Idempotency {
         now: Duration,
     ) -> Result<Option<Vec<u8>>, IdempotencyError> {
         let Some(key) = key else { return Ok(None) };
-        let Some(bytes) = self.committer.get(&key.store_key())? else {
-            return Ok(None);
-        };
-        let record: Record = ciborium::from_reader(&bytes[..])
-            .map_err(|error| StoreError::Corrupt(format!("idempotency record: {error}")))?;
+        let Some(record) = self.record_of(key)? else { return Ok(None) };
         if millis(now).saturating_sub(record.at_ms) > millis(KEPT) {
             return Ok(None);
         }

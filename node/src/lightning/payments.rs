@@ -15,13 +15,16 @@ use lightning::ln::outbound_payment::{
 };
 use lightning::offers::offer::{Amount as OfferAmount, Offer};
 use lightning::offers::parse::Bolt12SemanticError;
-use lightning::routing::router::{PaymentParameters, RouteParameters, RouteParametersConfig};
+use lightning::routing::router::{
+    Path, PaymentParameters, Route, RouteHop, RouteParameters, RouteParametersConfig,
+};
+use lightning::types::features::{ChannelFeatures, NodeFeatures};
 use lightning_invoice::{
     Bolt11Invoice, Bolt11InvoiceDescription, Bolt11InvoiceDescriptionRef, Description, Sha256,
 };
 
 use super::room::Lightning;
-use super::types::{NodeId, PaymentHash, PaymentId, Preimage};
+use super::types::{ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
 
 /// The networks that the interface has a name for.
 const NETWORKS: [Network; 4] =
@@ -326,6 +329,41 @@ impl Lightning {
                 Bolt11PaymentError::SendingFailed(failure) => failure.into(),
             },
         )
+    }
+
+    /// Pays an invoice of the counterparty of `channel` in one hop over it. LDK would take any
+    /// channel with that counterparty; so the route is made here. Never tried again.
+    pub fn pay_invoice_over(
+        &self,
+        id: PaymentId,
+        invoice: &str,
+        amount_msat: u64,
+        channel: ChannelRef,
+    ) -> Result<(), SendError> {
+        let invoice = parse_invoice(invoice).map_err(|e| SendError::Refused(e.to_string()))?;
+        let payee = invoice.get_payee_pub_key();
+        let channels = self.parts.manager.list_usable_channels();
+        let details = channels.iter().find(|details| {
+            details.user_channel_id == channel.to_user() && details.counterparty.node_id == payee
+        });
+        let scid = details.and_then(|details| details.get_outbound_payment_scid());
+        let hop = RouteHop {
+            pubkey: payee,
+            node_features: NodeFeatures::empty(),
+            short_channel_id: scid.ok_or(SendError::RouteNotFound)?,
+            channel_features: ChannelFeatures::empty(),
+            fee_msat: amount_msat,
+            cltv_expiry_delta: u32::try_from(invoice.min_final_cltv_expiry_delta())
+                .map_err(|_| SendError::RouteNotFound)?,
+            maybe_announced_channel: false,
+        };
+        let path = Path { hops: vec![hop], blinded_tail: None };
+        let route = Route { paths: vec![path], route_params: None };
+        let mut onion = RecipientOnionFields::secret_only(*invoice.payment_secret(), amount_msat);
+        onion.payment_metadata = invoice.payment_metadata().cloned();
+        let hash = invoice.payment_hash();
+        self.parts.manager.send_payment_with_route(route, hash, onion, id.into())?;
+        Ok(())
     }
 
     /// Starts paying an offer: asks its issuer for an invoice, then pays that.

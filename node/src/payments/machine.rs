@@ -328,7 +328,7 @@ mod tests {
 
     fn pay() -> Input {
         Input::Pay {
-            request: PaymentRequestKind::Bolt11 { invoice: "lnbcrt1".into() },
+            request: PaymentRequestKind::Bolt11 { invoice: "lnbcrt1".into(), over: None },
             hash: Some(PREIMAGE.hash()),
             preimage: None,
             payee: None,

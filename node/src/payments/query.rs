@@ -2,6 +2,7 @@
 
 use super::record::{Direction, PaymentRecord, PaymentState};
 use super::service::{Payments, read_record};
+use crate::journal::IdempotencyKey;
 use crate::lightning::types::{PaymentHash, PaymentId};
 use crate::store::{StoreError, Table};
 
@@ -41,6 +42,20 @@ pub struct PaymentPage {
 }
 
 impl Payments {
+    /// The payment that a call under a key of the node's own started, as [`Payments::recorded`].
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn recorded_under(
+        &self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<PaymentRecord>, StoreError> {
+        let answer = self.idempotency.answer(key)?;
+        let id = answer.and_then(|id| PaymentId::from_slice(&id).ok());
+        Ok(id.map(|id| self.recorded(id)).transpose()?.flatten())
+    }
+
     /// Lists at most `limit` payments that `filter` takes, from `page` on.
     ///
     /// # Errors
@@ -96,7 +111,7 @@ impl Payments {
         }
     }
 
-    /// Reads one payment as last recorded, durable or not: for what never changes in it.
+    /// Reads one payment as last recorded, durable or not.
     ///
     /// # Errors
     ///

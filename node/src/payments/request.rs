@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::machine::Rejection;
 use crate::journal::IdempotencyError;
 use crate::lightning::DecodeError;
-use crate::lightning::types::{NodeId, PaymentHash, PaymentId};
+use crate::lightning::types::{ChannelRef, NodeId, PaymentHash, PaymentId};
 use crate::store::StoreError;
 
 /// What to pay, as a caller says it.
@@ -25,11 +25,32 @@ pub struct PayRequest {
     pub payer_note: Option<String>,
 }
 
+impl PayRequest {
+    /// Pays `invoice`, of the counterparty of `channel`, in one hop over it: once, without a fee.
+    pub fn over(invoice: String, channel: ChannelRef) -> Self {
+        Self {
+            target: PayTarget::Over { invoice, channel },
+            amount_msat: None,
+            max_fee_msat: Some(0),
+            retry_for: Some(Duration::ZERO),
+            max_parts: Some(1),
+            payer_note: None,
+        }
+    }
+}
+
 /// Whom to pay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PayTarget {
     /// A BOLT 11 invoice or a BOLT 12 offer.
     Request(String),
+    /// A BOLT 11 invoice of the counterparty of a channel, over that channel alone.
+    Over {
+        /// The invoice; it names the amount.
+        invoice: String,
+        /// The channel.
+        channel: ChannelRef,
+    },
     /// A node that asked for nothing.
     Keysend {
         /// It.

@@ -462,7 +462,10 @@ impl Payments {
             retry_for: Duration::from_secs(record.retry_seconds),
         };
         match (&record.request, record.kind) {
-            (Some(PaymentRequestKind::Bolt11 { invoice }), _) => {
+            (Some(PaymentRequestKind::Bolt11 { invoice, over: Some(channel) }), _) => {
+                self.lightning.pay_invoice_over(id, invoice, record.amount_msat, *channel)
+            }
+            (Some(PaymentRequestKind::Bolt11 { invoice, over: None }), _) => {
                 self.lightning.pay_invoice(id, invoice, Some(record.amount_msat), limits)
             }
             (Some(PaymentRequestKind::Bolt12 { offer, payer_note }), _) => self

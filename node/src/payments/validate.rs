@@ -15,7 +15,11 @@ impl Payments {
     pub(super) fn validate(&self, request: &PayRequest) -> Result<Input, PayError> {
         let now = self.journal.now();
         let (kind, hash, preimage, payee, asked, description) = match &request.target {
-            PayTarget::Request(text) => {
+            PayTarget::Request(text) | PayTarget::Over { invoice: text, .. } => {
+                let over = match &request.target {
+                    PayTarget::Over { channel, .. } => Some(*channel),
+                    _ => None,
+                };
                 let decoded = self.lightning.decode(text)?;
                 if !decoded.on_our_network {
                     return Err(PayError::WrongNetwork { ours: self.network });
@@ -26,7 +30,9 @@ impl Payments {
                     return Err(PayError::Expired { seconds: (now - expires).as_secs() });
                 }
                 let kind = match decoded.kind {
-                    DecodedKind::Invoice => PaymentRequestKind::Bolt11 { invoice: decoded.text },
+                    DecodedKind::Invoice => {
+                        PaymentRequestKind::Bolt11 { invoice: decoded.text, over }
+                    }
                     DecodedKind::Offer => PaymentRequestKind::Bolt12 {
                         offer: decoded.text,
                         payer_note: request.payer_note.clone(),

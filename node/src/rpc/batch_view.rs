@@ -9,6 +9,7 @@ use proto::v1::{HostedBatchState, MembershipState};
 use super::convert::{outpoint, txid_bytes};
 use crate::batches::{BatchView, JoinView};
 use crate::chain::virtual_confirmation::SignedLeaf;
+use crate::unroll::{self, UnrollState, UnrollView};
 
 /// Writes a wish.
 pub(super) fn membership(view: &JoinView, feerate: FeeRate) -> v1::BatchMembership {
@@ -27,7 +28,48 @@ pub(super) fn membership(view: &JoinView, feerate: FeeRate) -> v1::BatchMembersh
         funding_outpoint: view.funding.map(outpoint),
         exit: view.exit.as_ref().map(|exit| exit_cost(exit, view.capacity, feerate)),
         path: None,
+        unroll: view.unroll.as_ref().map(unroll),
+        follows_registration_id: view.follows.map(|wish| wish.0.to_vec()),
     }
+}
+
+/// Writes how far a path is on its way onto the chain.
+fn unroll(view: &UnrollView) -> v1::BatchUnroll {
+    let reason = match view.reason {
+        unroll::Reason::Requested => v1::UnrollReason::Requested,
+        unroll::Reason::Deadline => v1::UnrollReason::Deadline,
+        unroll::Reason::Htlc => v1::UnrollReason::Htlc,
+        unroll::Reason::Commitment => v1::UnrollReason::Commitment,
+    };
+    let mut written = v1::BatchUnroll {
+        reason: reason.into(),
+        levels: view.levels as u32,
+        ..v1::BatchUnroll::default()
+    };
+    let state = match view.state {
+        UnrollState::Wanted => v1::UnrollState::Wanted,
+        UnrollState::AwaitsRoot => v1::UnrollState::AwaitsRoot,
+        UnrollState::Publishing { level, txid, child, feerate } => {
+            written.level = Some(level as u32);
+            written.txid = Some(txid_bytes(txid));
+            written.child_txid = Some(txid_bytes(child));
+            written.feerate_sat_per_kwu = Some(feerate.to_sat_per_kwu());
+            v1::UnrollState::Publishing
+        }
+        UnrollState::NoCoin { level, needed, largest } => {
+            written.level = Some(level as u32);
+            written.needed_sat = Some(needed.to_sat());
+            written.largest_coin_sat = Some(largest.to_sat());
+            v1::UnrollState::NoCoin
+        }
+        UnrollState::OnChain { confirmations } => {
+            written.confirmations = Some(confirmations);
+            v1::UnrollState::OnChain
+        }
+        UnrollState::Lost => v1::UnrollState::Lost,
+    };
+    written.set_state(state);
+    written
 }
 
 fn state(phase: UserPhase) -> MembershipState {

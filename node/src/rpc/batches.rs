@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::batch_view::{exit_cost, hosted, is_final, membership, path};
 use super::convert::{exact, idempotency_key, node_id};
-use super::mutation::to_the_end;
+use super::mutation::{once, to_the_end};
 use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
@@ -86,7 +86,8 @@ impl v1::batches_server::Batches for BatchesService {
         let id = registration(&request.into_inner().registration_id)?;
         look_up(&parts, id).await?;
         let changes = parts.batches.changes();
-        let follow = Follow { parts, id, changes, shown: None };
+        let unrolls = parts.batches.unrolls();
+        let follow = Follow { parts, id, changes, unrolls, shown: None };
         let states = stream::try_unfold(follow, |mut follow| async move {
             Ok(follow.next().await?.map(|membership| (membership, follow)))
         });
@@ -123,6 +124,21 @@ impl v1::batches_server::Batches for BatchesService {
         Ok(Response::new(membership))
     }
 
+    async fn exit(
+        &self,
+        request: Request<v1::ExitBatchRequest>,
+    ) -> Result<Response<v1::BatchMembership>, Status> {
+        let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let key = idempotency_key("ExitBatch", &request.idempotency_key)?;
+        let id = registration(&request.registration_id)?;
+        let (shared, again) = (Arc::clone(&parts), Arc::clone(&parts));
+        let work = async move { Ok(shared.batches.exit(id).await?) };
+        let view =
+            once(&parts, key, &request, work, async move { look_up(&again, id).await }).await?;
+        Ok(Response::new(shown(&parts, &view)))
+    }
+
     async fn list_hosted(
         &self,
         request: Request<v1::ListHostedBatchesRequest>,
@@ -147,6 +163,7 @@ struct Follow {
     parts: Arc<RpcParts>,
     id: RegistrationId,
     changes: watch::Receiver<u64>,
+    unrolls: watch::Receiver<u64>,
     /// What was sent last.
     shown: Option<v1::BatchMembership>,
 }
@@ -159,6 +176,7 @@ impl Follow {
         }
         loop {
             self.changes.mark_unchanged();
+            self.unrolls.mark_unchanged();
             let membership = shown(&self.parts, &look_up(&self.parts, self.id).await?);
             if self.shown.as_ref() != Some(&membership) {
                 self.shown = Some(membership.clone());
@@ -168,6 +186,7 @@ impl Follow {
                 biased;
                 () = self.parts.tasks.stopped() => return Err(stopping()),
                 changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
+                changed = self.unrolls.changed() => if changed.is_err() { return Ok(None) },
             }
         }
     }

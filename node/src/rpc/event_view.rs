@@ -249,7 +249,7 @@ mod tests {
     fn initiated() -> PaymentEvent {
         PaymentEvent::Initiated {
             id: ID,
-            request: PaymentRequestKind::Bolt11 { invoice: "lnbcrt1".into() },
+            request: PaymentRequestKind::Bolt11 { invoice: "lnbcrt1".into(), over: None },
             hash: Some(PREIMAGE.hash()),
             preimage: None,
             payee: None,

@@ -35,7 +35,7 @@ pub(super) fn payment(record: &PaymentRecord) -> v1::Payment {
         description: record.description.clone(),
         recipient_node_id: record.payee.map(|payee| payee.serialize().to_vec()),
         payment_request: record.request.as_ref().and_then(|request| match request {
-            PaymentRequestKind::Bolt11 { invoice } => Some(invoice.clone()),
+            PaymentRequestKind::Bolt11 { invoice, .. } => Some(invoice.clone()),
             PaymentRequestKind::Bolt12 { offer, .. } => Some(offer.clone()),
             PaymentRequestKind::Keysend { .. } => None,
         }),

@@ -6,7 +6,7 @@
 //! [`unknown_outcome`], and every mutation's conversion uses it.
 
 use super::status::{Reason, Refusal};
-use crate::batches::JoinError;
+use crate::batches::{ExitError, JoinError};
 use crate::channels::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError};
 use crate::environment::LinkError;
 use crate::journal::{IdempotencyError, JournalError};
@@ -132,6 +132,20 @@ impl From<JoinError> for Refusal {
             }
             JoinError::Idempotency(error) => Self::from(error).money_may_have_moved(false),
             JoinError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
+        }
+    }
+}
+
+impl From<ExitError> for Refusal {
+    fn from(error: ExitError) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            ExitError::Unknown(id) => refuse(Reason::BatchUnknown).with("registration_id", id),
+            ExitError::NotConfirmed { phase } => {
+                refuse(Reason::BatchState).with("state", format_args!("{phase:?}"))
+            }
+            // The path may be on its way; that moves nobody's money.
+            ExitError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
         }
     }
 }

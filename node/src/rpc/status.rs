@@ -120,6 +120,8 @@ reasons! {
     ChannelUnknown = "CHANNEL_UNKNOWN", NotFound, "list the channels";
     /// No such wish for a channel of a batch.
     BatchUnknown = "BATCH_UNKNOWN", NotFound, "list the wishes";
+    /// The channel of a batch is in a state that does not allow it.
+    BatchState = "BATCH_STATE", FailedPrecondition, "show the wish and see its state";
     /// This node does not do that in batches.
     BatchRole = "BATCH_ROLE", FailedPrecondition, "set batch.role in the configuration";
     /// A channel with this peer is being opened.

@@ -61,6 +61,10 @@ pub enum Table {
     UserBatchEvent,
     /// Leaves of batches that are to be brought onto the chain, by funding outpoint.
     Unroll,
+    /// Users' rollovers, by the id of the registration that is left.
+    Rollover,
+    /// Hubs' sides of swaps of rollovers, by payment hash.
+    RolloverLeg,
 }
 
 impl Table {
@@ -107,6 +111,8 @@ impl Table {
             Table::UserBatch => "user-batch",
             Table::UserBatchEvent => "user-batch-event",
             Table::Unroll => "unroll",
+            Table::Rollover => "rollover",
+            Table::RolloverLeg => "rollover-leg",
         }
     }
 

@@ -72,6 +72,13 @@ struct Want {
     ticket: Ticket,
 }
 
+impl Want {
+    fn view(&self, funding: OutPoint) -> UnrollView {
+        let (reason, levels, state) = (self.reason, self.path.len(), self.state);
+        UnrollView { funding, reason, levels, state }
+    }
+}
+
 /// What the task remembers.
 #[derive(Default)]
 struct Work {
@@ -183,13 +190,12 @@ impl Unroller {
 
     /// What is on its way onto the chain, by funding outpoint.
     pub fn unrolls(&self) -> Vec<UnrollView> {
-        let view = |(funding, want): (&OutPoint, &Want)| UnrollView {
-            funding: *funding,
-            reason: want.reason,
-            levels: want.path.len(),
-            state: want.state,
-        };
-        self.wants.lock().iter().map(view).collect()
+        self.wants.lock().iter().map(|(funding, want)| want.view(*funding)).collect()
+    }
+
+    /// Where the leaf with the output `funding` stands, if it is wanted on chain.
+    pub fn unroll(&self, funding: OutPoint) -> Option<UnrollView> {
+        Some(self.wants.lock().get(&funding)?.view(funding))
     }
 
     /// Tells whenever something may have changed.

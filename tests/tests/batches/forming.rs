@@ -9,127 +9,15 @@ use channel_contracts::batch::message::{
 };
 use channel_contracts::batch::{Attempt, BatchId, HubPhase, LeafState, RegistrationId, UserPhase};
 use channel_contracts::musig::TreeSecret;
-use node::batches::{BatchView, JoinRequest, JoinView};
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{WAIT, channel_balance, conserved, invoice, paid, settled};
+use tests::e2e::{WAIT, channel_balance, conserved};
 
-const HUB: &str = "hub";
-const USERS: [&str; 5] = ["ada", "ben", "cid", "dot", "eve"];
-const FUNDS_SAT: u64 = 5_000_000;
-const CAPACITY_SAT: u64 = 300_000;
-/// Confirmations that a batch needs on regtest.
-const DEPTH: u32 = 3;
-
-async fn start(net: &mut Cluster, users: usize) {
-    for name in [HUB].iter().chain(&USERS[..users]) {
-        let options = NodeOptions { disk: Some(MemoryDisk::new()), ..NodeOptions::default() };
-        net.add(name, options).await.unwrap();
-    }
-    net.fund(&[HUB], Amount::from_sat(FUNDS_SAT), 2).await.unwrap();
-    for user in &USERS[..users] {
-        connect(net, user).await;
-    }
-}
-
-async fn connect(net: &Cluster, user: &str) {
-    let hub = net.node(HUB).lightning.node_id();
-    let address = net.get(HUB).unwrap().address();
-    let there = net.node(user);
-    let _kept = there.peers.remember(hub, &address, true);
-    there.lightning.connect(hub, &address).await.unwrap();
-    let id = there.lightning.node_id();
-    net.wait("connection", WAIT, || net.node(HUB).lightning.is_connected(&id)).await.unwrap();
-}
-
-fn request(net: &Cluster, capacity_sat: u64) -> JoinRequest {
-    JoinRequest {
-        hub: net.node(HUB).lightning.node_id(),
-        capacity: Amount::from_sat(capacity_sat),
-        inbound: Amount::ZERO,
-    }
-}
-
-async fn join(net: &Cluster, user: &str) -> JoinView {
-    net.node(user).batches.join(&request(net, CAPACITY_SAT), None).await.unwrap()
-}
-
-async fn wish(net: &Cluster, user: &str) -> JoinView {
-    net.node(user).batches.joins().await.pop().unwrap()
-}
-
-async fn newest(net: &Cluster) -> Option<BatchView> {
-    net.node(HUB).batches.batches().await.pop()
-}
-
-/// Waits until `done` says so.
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    assert!(in_time(&mut done).await, "{what} does not come");
-}
-
-/// Waits until `done` says so, and says whether it did in time.
-async fn in_time(done: &mut impl AsyncFnMut() -> bool) -> bool {
-    let end = tokio::time::Instant::now() + WAIT;
-    while !done().await {
-        if tokio::time::Instant::now() > end {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    true
-}
-
-/// Lets `users` join one batch and brings it to life.
-async fn formed(net: &mut Cluster, users: &[&str]) {
-    for user in users {
-        join(net, user).await;
-    }
-    until("the batch transaction", async || {
-        newest(net).await.is_some_and(|batch| batch.phase == HubPhase::Confirming)
-    })
-    .await;
-    usable(net, users).await;
-}
-
-/// Waits until every batch transaction that was handed over is where a block finds it.
-async fn in_mempool(net: &Cluster) {
-    until("the batch transaction in the mempool", async || {
-        let mut all = true;
-        for batch in net.node(HUB).batches.batches().await {
-            if let (HubPhase::Confirming, Some(txid)) = (batch.phase, batch.txid) {
-                all &= net.chain.knows(txid).await.unwrap();
-            }
-        }
-        all
-    })
-    .await;
-}
-
-/// Mines until the channels of `users` can be used.
-async fn usable(net: &mut Cluster, users: &[&str]) {
-    in_mempool(net).await;
-    net.mine(DEPTH).await.unwrap();
-    until("channels that can be used", async || {
-        let mut ready = true;
-        for user in users {
-            let wish = wish(net, user).await;
-            let channels = net.node(user).lightning.channels();
-            ready &= matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. }))
-                && channels.iter().any(|c| {
-                    Some(c.channel) == wish.channel && c.usable && c.counterparty_fees.is_some()
-                });
-        }
-        ready && newest(net).await.is_some_and(|b| matches!(b.phase, HubPhase::Live { .. }))
-    })
-    .await;
-}
-
-async fn pays(net: &Cluster, from: &str, to: &str, amount_msat: u64) {
-    let bill = invoice(net, to, Some(amount_msat)).await;
-    paid(net, from, &bill.invoice, None).await;
-    settled(net).await;
-}
+use crate::stage::{
+    DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, join, newest, pays,
+    request, start, until, usable, wish,
+};
 
 pub async fn one_user_joins_and_is_paid(net: &mut Cluster) {
     start(net, 1).await;

@@ -4,28 +4,32 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod forming;
+mod rollover;
+mod stage;
 
 /// Makes two tests of each scenario, one per chain.
 macro_rules! scenarios {
-    ($($name:ident)+) => {
-        scenarios!(@on embedded: $($name)+);
-        scenarios!(@on bitcoind: $($name)+);
+    ($($room:ident::$name:ident)+) => {
+        scenarios!(@on embedded: $($room::$name)+);
+        scenarios!(@on bitcoind: $($room::$name)+);
     };
-    (@on $chain:ident: $($name:ident)+) => {
+    (@on $chain:ident: $($room:ident::$name:ident)+) => {
         mod $chain {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                tests::e2e::$chain(stringify!($name), crate::forming::$name).await;
+                tests::e2e::$chain(stringify!($name), crate::$room::$name).await;
             })+
         }
     };
 }
 
 scenarios! {
-    one_user_joins_and_is_paid
-    five_users_join_and_pay_each_other
-    a_user_that_leaves_before_the_tree_is_built_is_left_out
-    nonsense_of_a_member_does_not_stop_the_others
-    a_power_cut_at_any_commit_loses_no_coin
-    both_sides_crash_after_the_broadcast_and_go_on
+    forming::one_user_joins_and_is_paid
+    forming::five_users_join_and_pay_each_other
+    forming::a_user_that_leaves_before_the_tree_is_built_is_left_out
+    forming::nonsense_of_a_member_does_not_stop_the_others
+    forming::a_power_cut_at_any_commit_loses_no_coin
+    forming::both_sides_crash_after_the_broadcast_and_go_on
+    rollover::balances_move_into_the_next_batch
+    rollover::a_power_cut_at_any_commit_of_a_rollover_loses_nothing
 }

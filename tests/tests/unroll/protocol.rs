@@ -1,7 +1,7 @@
 //! A user that joined by the batch protocol leaves by it.
 
-use bitcoin::{Amount, OutPoint};
-use channel_contracts::batch::{LeafState, UserPhase};
+use bitcoin::Amount;
+use channel_contracts::batch::{LeafState, RegistrationId, UserPhase};
 use node::batches::{ExitError, JoinRequest, JoinView};
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
@@ -38,10 +38,10 @@ pub async fn a_member_leaves_by_its_own_machine(net: &mut Cluster) {
     net.node("ada").lightning.connect(hub, &address).await.unwrap();
     let capacity = Amount::from_sat(CAPACITY_SAT);
     let request = JoinRequest { hub, capacity, inbound: Amount::ZERO };
-    net.node("ada").batches.join(&request).await.unwrap();
+    net.node("ada").batches.join(&request, None).await.unwrap();
     let joined = until(net, |wish| wish.state == UserPhase::Leaf(LeafState::Funded)).await;
     let funding = joined.funding.unwrap();
-    let early = net.node("ada").batches.exit(funding).await.unwrap_err();
+    let early = net.node("ada").batches.exit(joined.registration).await.unwrap_err();
     assert!(matches!(early, ExitError::NotConfirmed { .. }), "{early}");
     let root = net.node("ada").confirmations.batches()[0].root();
     in_mempool(net, root.txid).await;
@@ -58,10 +58,12 @@ pub async fn a_member_leaves_by_its_own_machine(net: &mut Cluster) {
     pays(net, HUB, "ada", 50_000_000).await;
 
     let ada = &net.node("ada").batches;
-    let other = ada.exit(OutPoint { vout: funding.vout + 7, ..funding }).await.unwrap_err();
+    let other = ada.exit(RegistrationId([7; 32])).await.unwrap_err();
     assert!(matches!(other, ExitError::Unknown { .. }), "{other}");
-    ada.exit(funding).await.unwrap();
-    ada.exit(funding).await.unwrap();
+    for _ in 0..2 {
+        let leaving = ada.exit(joined.registration).await.unwrap();
+        assert_eq!(leaving.unroll.unwrap().reason, Reason::Requested);
+    }
     assert_eq!(unroll(net, "ada").unwrap().reason, Reason::Requested);
     // What the machine asked for is there again after a power cut.
     net.crash("ada").await.unwrap();
@@ -80,7 +82,7 @@ pub async fn a_member_leaves_by_its_own_machine(net: &mut Cluster) {
     .await
     .unwrap();
     pays(net, "ada", HUB, 10_000_000).await;
-    let late = net.node("ada").batches.exit(funding).await.unwrap_err();
+    let late = net.node("ada").batches.exit(joined.registration).await.unwrap_err();
     assert!(matches!(late, ExitError::NotConfirmed { .. }), "{late}");
     conserved(net).await;
 }

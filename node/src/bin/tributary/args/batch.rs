@@ -39,6 +39,8 @@ pub enum BatchVerb {
         /// The file
         file: PathBuf,
     },
+    /// Leave a batch: bring the path to its channel onto the chain
+    Exit(BatchExitArgs),
     /// Hub: list the batches of this node
     Hosted,
 }
@@ -64,6 +66,18 @@ pub struct BatchJoinArgs {
     #[arg(long, value_name = "AMOUNT")]
     pub inbound: Option<Sat>,
     /// Watch the steps until the channel is confirmed
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub mutation: MutationArgs,
+}
+
+/// `batch exit`
+#[derive(Debug, Args)]
+pub struct BatchExitArgs {
+    /// Id of the wish, or its first digits (4 or more)
+    pub wish: String,
+    /// Watch the steps until the channel is on chain
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]

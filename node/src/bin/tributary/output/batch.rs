@@ -2,7 +2,10 @@
 
 use comfy_table::Cell;
 use node::batches::PathReport;
-use proto::v1::{BatchExitCost, BatchExitEstimate, BatchMembership, HostedBatch, MembershipState};
+use proto::v1::{
+    BatchExitCost, BatchExitEstimate, BatchMembership, BatchUnroll, HostedBatch, MembershipState,
+    UnrollState,
+};
 
 use super::table::{begin, finish, words};
 use super::text::{Card, sats, short};
@@ -45,7 +48,30 @@ fn state(membership: &BatchMembership) -> String {
 
 /// One step in a line.
 pub fn line(membership: &BatchMembership) -> String {
-    format!("{}: {}", state(membership), membership.detail)
+    let line = format!("{}: {}", state(membership), membership.detail);
+    match &membership.unroll {
+        Some(unroll) if membership.state() != MembershipState::Unrolled => {
+            format!("{line}; {}", unroll_line(unroll))
+        }
+        _ => line,
+    }
+}
+
+/// How far a path is on its way onto the chain.
+fn unroll_line(unroll: &BatchUnroll) -> String {
+    let level = || format!("{} of {}", unroll.level.map_or(0, |level| level + 1), unroll.levels);
+    match unroll.state() {
+        UnrollState::Unspecified | UnrollState::Wanted => "leaving".into(),
+        UnrollState::AwaitsRoot => "leaving, once the batch transaction is in a block".into(),
+        UnrollState::Publishing => format!("leaving: transaction {} waits for a block", level()),
+        UnrollState::NoCoin => format!(
+            "leaving: no confirmed coin pays for transaction {}; deposit {} or more",
+            level(),
+            sats(unroll.needed_sat())
+        ),
+        UnrollState::OnChain => format!("on chain, {} blocks deep", unroll.confirmations()),
+        UnrollState::Lost => "too late to leave: the hub has taken the output back".into(),
+    }
 }
 
 /// One channel of a batch.
@@ -56,6 +82,7 @@ pub fn membership(membership: &BatchMembership) -> String {
         .line("hub", hex::encode(&membership.hub_node_id))
         .line("state", line(membership))
         .line("capacity", sats(membership.capacity_sat))
+        .maybe("follows", membership.follows_registration_id.as_ref().map(hex::encode))
         .maybe("batch", membership.batch_id.as_ref().map(hex::encode))
         .maybe("fee", membership.fee_sat.map(sats))
         .maybe("channel", membership.channel_record_id.as_ref().map(hex::encode))

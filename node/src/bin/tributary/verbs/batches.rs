@@ -1,17 +1,17 @@
-//! `batch quote`, `join`, `list`, `show`, `watch`, `export`, `verify`, `hosted`.
+//! `batch quote`, `join`, `list`, `show`, `watch`, `export`, `verify`, `exit`, `hosted`.
 
 use std::path::Path;
 
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use node::batches::PathFile;
 use proto::v1::{
-    BatchMembership, ConnectPeerRequest, EstimateBatchExitRequest, GetBatchRequest, HostedBatch,
-    JoinBatchRequest, ListBatchesRequest, ListBatchesResponse, ListHostedBatchesRequest,
-    ListHostedBatchesResponse, MembershipState, WatchBatchRequest,
+    BatchMembership, ConnectPeerRequest, EstimateBatchExitRequest, ExitBatchRequest,
+    GetBatchRequest, HostedBatch, JoinBatchRequest, ListBatchesRequest, ListBatchesResponse,
+    ListHostedBatchesRequest, ListHostedBatchesResponse, MembershipState, WatchBatchRequest,
 };
 
 use super::{money, pages};
-use crate::args::{BatchJoinArgs, BatchQuoteArgs, BatchVerb};
+use crate::args::{BatchExitArgs, BatchJoinArgs, BatchQuoteArgs, BatchVerb};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{Output, batch};
@@ -39,6 +39,7 @@ pub async fn run(verb: BatchVerb, client: &Client, out: Output) -> Result<(), Cl
         }
         BatchVerb::Export { wish, file } => export(client, out, &wish, &file).await,
         BatchVerb::Verify { .. } => unreachable!("run takes it before a node is dialled"),
+        BatchVerb::Exit(args) => exit(client, out, args).await,
         BatchVerb::Hosted => {
             let batches = all_hosted(client).await?;
             let list = ListHostedBatchesResponse { batches, next_page_token: None };
@@ -77,7 +78,8 @@ async fn join(client: &Client, out: Output, args: BatchJoinArgs) -> Result<(), C
     let mut membership = money(client.batches().join(request).await, &key)?;
     if args.wait {
         let id = membership.registration_id.clone();
-        membership = watch_quietly(client, out, id).await?.unwrap_or(membership);
+        let confirmed = [MembershipState::Confirmed, MembershipState::Over];
+        membership = watch_until(client, out, id, &confirmed).await?.unwrap_or(membership);
     }
     out.answer(&membership, batch::membership)?;
     match membership.state() {
@@ -88,11 +90,26 @@ async fn join(client: &Client, out: Output, args: BatchJoinArgs) -> Result<(), C
     }
 }
 
-/// Says each step until the channel is confirmed, or never will be.
-async fn watch_quietly(
+async fn exit(client: &Client, out: Output, args: BatchExitArgs) -> Result<(), CliError> {
+    let registration_id = registration(client, &args.wish).await?;
+    let key = args.mutation.key();
+    let request =
+        ExitBatchRequest { idempotency_key: key.clone(), registration_id: registration_id.clone() };
+    let mut membership = money(client.batches().exit(request).await, &key)?;
+    if args.wait {
+        let unrolled = [MembershipState::Unrolled];
+        let last = watch_until(client, out, registration_id, &unrolled).await?;
+        membership = last.unwrap_or(membership);
+    }
+    out.answer(&membership, batch::membership)
+}
+
+/// Says each step until the channel is in one of `ends`, or nothing can change any more.
+async fn watch_until(
     client: &Client,
     out: Output,
     registration_id: Vec<u8>,
+    ends: &[MembershipState],
 ) -> Result<Option<BatchMembership>, CliError> {
     let request = WatchBatchRequest { registration_id };
     let mut states = client.batches().watch(request).await?.into_inner();
@@ -101,7 +118,7 @@ async fn watch_quietly(
         out.note(&batch::line(&membership));
         let state = membership.state();
         last = Some(membership);
-        if matches!(state, MembershipState::Confirmed | MembershipState::Over) {
+        if ends.contains(&state) {
             break;
         }
     }

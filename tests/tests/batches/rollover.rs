@@ -1,0 +1,186 @@
+//! From one batch into the next.
+
+use std::sync::Arc;
+
+use bitcoin::Amount;
+use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
+use node::batches::JoinView;
+use node::config::Config;
+use node::dev::{Cluster, NodeOptions};
+use node::store::{DiskFault, MemoryDisk};
+use tests::e2e::conserved;
+
+use crate::stage::{
+    CAPACITY_SAT, DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, pays, until,
+};
+
+/// Life of a batch here, in blocks: long enough for a window to roll over in.
+const LIFE: u32 = 600;
+/// Blocks to mine until the window opens.
+const HALF_LIFE: u32 = LIFE / 2;
+/// What each user has before.
+const BALANCE_MSAT: u64 = 50_000_001;
+
+fn short_lived(config: &mut Config) {
+    config.batch.life_blocks = LIFE;
+    config.batch.gathering_ms = 300;
+}
+
+async fn start(net: &mut Cluster, users: &[&str]) -> Vec<MemoryDisk> {
+    let mut disks = Vec::new();
+    for name in [HUB].iter().chain(users) {
+        let disk = MemoryDisk::new();
+        let configure = Arc::new(short_lived);
+        net.add(name, NodeOptions { disk: Some(disk.clone()), configure }).await.unwrap();
+        disks.push(disk);
+    }
+    net.fund(&[HUB], Amount::from_sat(FUNDS_SAT), 4).await.unwrap();
+    for user in users {
+        connect(net, user).await;
+    }
+    disks
+}
+
+/// The wish that was made by hand, and the one that follows on it.
+async fn wishes(net: &Cluster, user: &str) -> (JoinView, Option<JoinView>) {
+    let joins = net.node(user).batches.joins().await;
+    let first = joins.iter().find(|wish| wish.follows.is_none()).unwrap().clone();
+    let second = joins.into_iter().find(|wish| wish.follows == Some(first.registration));
+    (first, second)
+}
+
+/// Whether `user` has its balance in the next batch, and is out of the last.
+async fn has_moved(net: &Cluster, user: &str) -> bool {
+    let (first, second) = wishes(net, user).await;
+    first.state == UserPhase::Leaf(LeafState::Retired)
+        && second
+            .is_some_and(|wish| matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. })))
+}
+
+async fn balance_msat(net: &Cluster, user: &str) -> u64 {
+    net.node(user).lightning.channels().iter().map(|channel| channel.local_msat).sum()
+}
+
+/// Mines into the window and on until the next batch is in a block and deep enough.
+async fn next_batch(net: &mut Cluster, batches: usize) {
+    net.mine(HALF_LIFE).await.unwrap();
+    until("the next batch", async || {
+        net.node(HUB).batches.batches().await.len() == batches
+            && newest_is(net, |phase| phase == HubPhase::Confirming).await
+    })
+    .await;
+    in_mempool(net).await;
+    net.mine(DEPTH).await.unwrap();
+}
+
+async fn newest_is(net: &Cluster, is: impl Fn(HubPhase) -> bool) -> bool {
+    net.node(HUB).batches.batches().await.iter().any(|batch| is(batch.phase))
+}
+
+pub async fn balances_move_into_the_next_batch(net: &mut Cluster) {
+    let users = &USERS[..3];
+    start(net, users).await;
+    formed(net, users).await;
+    for user in users {
+        pays(net, HUB, user, BALANCE_MSAT).await;
+    }
+    let before = net.on_chain().await.unwrap().transactions;
+    next_batch(net, 2).await;
+    // What comes in on the way moves too, whichever channel it takes.
+    let mut paid = 0;
+    until("every balance in the next batch", async || {
+        if paid < 5 {
+            pays(net, HUB, users[0], 1_000).await;
+            paid += 1;
+        }
+        let mut moved = true;
+        for user in users {
+            moved &= has_moved(net, user).await;
+        }
+        moved
+    })
+    .await;
+    assert_eq!(balance_msat(net, users[0]).await, BALANCE_MSAT + paid * 1_000);
+    assert_eq!(balance_msat(net, users[1]).await, BALANCE_MSAT);
+    // All of it took one transaction, and closings stay off the chain.
+    net.mine(6).await.unwrap();
+    assert_eq!(net.on_chain().await.unwrap().transactions, before + 1);
+    pays(net, users[1], users[2], 1_234_567).await;
+    for name in [HUB, users[0]] {
+        net.crash(name).await.unwrap();
+        net.start(name).await.unwrap();
+    }
+    connect(net, users[0]).await;
+    pays(net, users[0], HUB, 1_000_000).await;
+    // A restart does not bring what is retired back.
+    net.mine(6).await.unwrap();
+    assert!(has_moved(net, users[0]).await);
+    assert_eq!(net.on_chain().await.unwrap().transactions, before + 1);
+    conserved(net).await;
+}
+
+/// What a power cut may come to.
+const FAULTS: [DiskFault; 3] = [DiskFault::FailWrite, DiskFault::FailSync, DiskFault::FailAnswer];
+/// Every so many commits of a node are tried.
+const CUT_EVERY: u64 = 5;
+/// Cuts of one node; each takes a batch.
+const CUTS_MAX: u64 = 8;
+
+pub async fn a_power_cut_at_any_commit_of_a_rollover_loses_nothing(net: &mut Cluster) {
+    let user = USERS[0];
+    let disks = start(net, &[user]).await;
+    formed(net, &[user]).await;
+    pays(net, HUB, user, BALANCE_MSAT).await;
+    for (name, disk) in [HUB, user].iter().zip(&disks) {
+        let mut cuts = 0;
+        for cut in 0..CUTS_MAX {
+            let batches = net.node(HUB).batches.batches().await.len();
+            next_batch(net, batches + 1).await;
+            let fault = FAULTS[(cut % 3) as usize];
+            let cut_at = disk.commits() + 1 + cut * CUT_EVERY;
+            disk.fault_at(cut_at, fault);
+            let mut over = async || disk.commits() >= cut_at || is_settled(net, user).await;
+            assert!(in_time(&mut over).await, "neither the end nor the cut comes");
+            let was_cut = disk.commits() >= cut_at;
+            disk.clear_faults();
+            if was_cut {
+                println!(
+                    "  {name} lost power {} commits into the rollover ({fault:?})",
+                    cut * CUT_EVERY
+                );
+                net.crash(name).await.unwrap();
+                net.start(name).await.unwrap();
+                connect(net, user).await;
+                cuts += 1;
+            }
+            // What failed is tried again at the next blocks.
+            let mut moved = false;
+            for _ in 0..10 {
+                net.mine(1).await.unwrap();
+                moved = in_time(&mut async || is_settled(net, user).await).await;
+                if moved {
+                    break;
+                }
+            }
+            assert!(moved, "{name}, cut {cut}: {:#?}", net.node(user).batches.joins().await);
+            assert_eq!(balance_msat(net, user).await, BALANCE_MSAT);
+            if !was_cut {
+                break;
+            }
+        }
+        assert!(cuts > 0, "{name} was never cut");
+    }
+    pays(net, user, HUB, 1_000_000).await;
+    conserved(net).await;
+}
+
+/// Whether the newest wish is alive, all others retired, and no payment under way.
+async fn is_settled(net: &Cluster, user: &str) -> bool {
+    let joins = net.node(user).batches.joins().await;
+    let alive = |wish: &&JoinView| wish.state != UserPhase::Leaf(LeafState::Retired);
+    let rest: Vec<&JoinView> = joins.iter().filter(alive).collect();
+    let is_one =
+        rest.len() == 1 && matches!(rest[0].state, UserPhase::Leaf(LeafState::Confirmed { .. }));
+    let channels = net.node(user).lightning.channels();
+    is_one && channels.len() == 1 && channels[0].usable
+}
