@@ -18,8 +18,11 @@ pub const ROLLOVER_RESERVE: u32 = 200;
 pub const BATCH_LIFE: u32 = 4_032;
 /// CLTV of the payment that moves the balance off the old channel (§6.2), at least.
 pub const ROLLOVER_FIRST_CLTV: u32 = 150;
-/// CLTV of the payment that brings it back on the new channel (§6.3).
-pub const ROLLOVER_SECOND_CLTV: u32 = 42;
+/// CLTV of the payment that brings it back on the new channel (§6.3), at most.
+pub const ROLLOVER_SECOND_CLTV_MAX: u32 = 100;
+/// Blocks that an HTLC of a virtual channel has, when it arrives, before its path must be
+/// published for it.
+pub const ARRIVAL_MARGIN: u32 = 12;
 /// Blocks that leg 1 of a rollover outlives what §6.4 demands: a hub gives a held payment back
 /// some 15 blocks before LDK would have to go on chain for it.
 pub const ROLLOVER_MARGIN: u32 = 24;
@@ -182,12 +185,15 @@ impl Deadlines {
         BlockDelta(72 + BLOCKS_PER_LEVEL * self.levels)
     }
 
-    /// Returns the least `min_final_cltv_expiry_delta` of its invoices (§5.5).
+    /// Returns the least `min_final_cltv_expiry_delta` of its invoices: [`ARRIVAL_MARGIN`] blocks
+    /// above [`Deadlines::must_pre_unroll`]. The 42 + 4D of §5.5 lie below that from a depth of 4
+    /// on, and every payment would publish its path.
     pub fn min_final_cltv_expiry_delta_min(&self) -> BlockDelta {
-        BlockDelta(42 + 4 * self.levels)
+        BlockDelta(CLAIM_BUFFER + BLOCKS_PER_LEVEL * self.levels + ARRIVAL_MARGIN)
     }
 
-    /// Returns when both legs of a rollover begun at `best` expire; `self` is the old channel's.
+    /// Returns when both legs of a rollover begun at `best` expire, if leg 2 has a CLTV of
+    /// `second`; `self` is the old channel's.
     ///
     /// Margin: the hub learns the preimage from leg 2 in its last block, on chain at the latest,
     /// and must then still claim leg 1, whose leaf may be virtual: 6 blocks for each level, 36
@@ -196,9 +202,13 @@ impl Deadlines {
     /// # Errors
     ///
     /// [`DeadlineError::LegsTooLate`] if leg 1 would not expire before the old `U`.
-    pub fn rollover_legs(&self, best: absolute::Height) -> Result<LegExpiries, DeadlineError> {
+    pub fn rollover_legs(
+        &self,
+        best: absolute::Height,
+        second: BlockDelta,
+    ) -> Result<LegExpiries, DeadlineError> {
         let best = u64::from(best.to_consensus_u32());
-        let leg_2 = best + u64::from(ROLLOVER_SECOND_CLTV);
+        let leg_2 = best + u64::from(second.0);
         let gap = CLAIM_BUFFER + BLOCKS_PER_LEVEL * self.levels + ROLLOVER_MARGIN;
         let leg_1 = (leg_2 + u64::from(gap)).max(best + u64::from(ROLLOVER_FIRST_CLTV));
         let expires = |height: u64| {
@@ -244,7 +254,15 @@ mod tests {
             assert!(!deadlines.may_forward(height(u - 1_008), BlockDelta(1_008)));
             assert!(deadlines.may_hold(height(u)) && !deadlines.may_hold(height(u + 1)));
             assert_eq!(deadlines.cltv_expiry_delta_min(), BlockDelta(72 + 6 * d));
-            assert_eq!(deadlines.min_final_cltv_expiry_delta_min(), BlockDelta(42 + 4 * d));
+            let BlockDelta(final_cltv) = deadlines.min_final_cltv_expiry_delta_min();
+            assert_eq!(final_cltv, 48 + 6 * d);
+            assert!(final_cltv >= 42 + 4 * d, "§5.5");
+            let htlc = |cltv| PendingHtlc {
+                cltv_expiry: height(cltv),
+                claimable: true,
+                peer_reachable: true,
+            };
+            assert!(!deadlines.must_pre_unroll(&htlc(1_000 + final_cltv), height(1_000)));
         }
     }
 
@@ -280,14 +298,15 @@ mod tests {
 
     #[test]
     fn leg_1_outlives_leg_2_and_not_the_channel() {
-        for levels in 1..=11usize {
+        for levels in 1..=6usize {
             let deadlines = deadlines(levels);
-            let legs = deadlines.rollover_legs(deadlines.rollover_ends()).unwrap();
+            let second = BlockDelta(ROLLOVER_SECOND_CLTV_MAX);
+            let legs = deadlines.rollover_legs(deadlines.rollover_ends(), second).unwrap();
             let gap = legs.old_channel.to_consensus_u32() - legs.new_channel.to_consensus_u32();
             assert!(gap >= 36 + 6 * levels as u32);
             assert!(legs.old_channel < deadlines.user_deadline());
             let late = height(deadlines.user_deadline().to_consensus_u32() - 150);
-            let refused = deadlines.rollover_legs(late);
+            let refused = deadlines.rollover_legs(late, BlockDelta(42));
             assert!(matches!(refused, Err(DeadlineError::LegsTooLate { .. })));
         }
     }

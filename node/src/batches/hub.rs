@@ -16,7 +16,7 @@ use channel_contracts::musig::{
 };
 use channel_contracts::script::ExpiryLeaf;
 use channel_contracts::tree::path::PathEnds;
-use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, TreeTerms, UserSlot};
+use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, Shape, TreeTerms, UserSlot};
 
 use super::Parts;
 use super::record::{EventLog, StoredTree};
@@ -184,7 +184,10 @@ impl HubLife {
                 vec![]
             }
             HubEffect::OpenChannel { peer, capacity } => {
-                match parts.channels.open_for_batch(peer.0, capacity.to_sat(), None) {
+                let users = self.machine.members().len();
+                let shape = Shape::new(users, Radix::for_size(users)).ok();
+                let levels = shape.map_or(0, |shape| shape.levels());
+                match parts.channels.open_for_batch(peer.0, capacity.to_sat(), levels, None) {
                     Ok(channel) => {
                         self.channels.insert(peer, channel);
                         vec![]

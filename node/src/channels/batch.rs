@@ -22,7 +22,8 @@ pub(super) struct Expected {
 }
 
 impl Channels {
-    /// Asks `peer`, who must be connected, for a channel that a batch will fund.
+    /// Asks `peer`, who must be connected, for a channel that a batch will fund by a path of at
+    /// most `levels` transactions.
     /// `Lightning::unfunded_channel` has its funding output once the peer has agreed.
     ///
     /// # Errors
@@ -32,6 +33,7 @@ impl Channels {
         &self,
         peer: NodeId,
         capacity_sat: u64,
+        levels: usize,
         fees: Option<ForwardingFees>,
     ) -> Result<ChannelRef, OpenError> {
         let channel = ChannelRef(self.parts.entropy.bytes());
@@ -44,7 +46,7 @@ impl Channels {
             feerate_sat_per_vb: None,
             batch: true,
         });
-        match self.parts.lightning.open_virtual_channel(channel, peer, capacity_sat, fees) {
+        match self.parts.lightning.open_virtual_channel(channel, peer, capacity_sat, levels, fees) {
             Ok(_until_it_is_funded) => Ok(channel),
             Err(error) => {
                 self.never_opened(channel, &error);

@@ -184,6 +184,7 @@ impl Channels {
             announced: request.announced,
             zero_reserve: request.zero_reserve,
             fees: request.fees,
+            cltv_expiry_delta_min: 0,
         });
         if let Err(error) = opened {
             self.never_opened(channel, &error);

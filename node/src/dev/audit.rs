@@ -9,6 +9,10 @@ use bitcoin::{Amount, OutPoint, TxOut, Txid};
 use super::chain::DevChainError;
 use super::cluster::{Cluster, ClusterError, DevNode};
 use crate::chain::ChainError;
+use crate::channels::ChannelState;
+use crate::lightning::CloseKind;
+use crate::node::Node;
+use crate::unroll::path_to;
 
 /// How long the last HTLCs may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +28,9 @@ pub struct Audit {
     pub channels_msat: u64,
     /// What the nodes say they own in those channels, both sides, HTLCs in flight included.
     pub channel_balances_msat: u64,
+    /// In channels of batches that both sides closed: their outputs stay off the chain until the
+    /// hub takes all of them back at once. All of it is the hub's.
+    pub retired_msat: u64,
     /// Paid to miners.
     pub fees_msat: u64,
 }
@@ -31,8 +38,9 @@ pub struct Audit {
 impl Audit {
     /// Whether nothing is lost and nothing is doubled.
     pub fn conserved(&self) -> bool {
-        self.paid_in_msat == self.wallets_msat + self.channel_balances_msat + self.fees_msat
-            && self.channels_msat == self.channel_balances_msat
+        let found =
+            self.wallets_msat + self.channel_balances_msat + self.retired_msat + self.fees_msat;
+        self.paid_in_msat == found && self.channels_msat == self.channel_balances_msat
     }
 }
 
@@ -128,6 +136,7 @@ impl Cluster {
             let balance = node.wallet.balance();
             let wallet = balance.confirmed + balance.unconfirmed + balance.immature;
             audit.wallets_msat += wallet.to_sat() * 1_000;
+            audit.retired_msat += self.retired_sat(node).await? * 1_000;
             for channel in node.lightning.channels() {
                 let Some(funding) = channel.funding else {
                     continue;
@@ -155,5 +164,29 @@ impl Cluster {
             }
         }
         Ok(audit)
+    }
+
+    /// What `node`, as a hub, has in retired channels under outputs that nobody has spent.
+    async fn retired_sat(&self, node: &Node) -> Result<u64, AuditError> {
+        let mut sum = 0;
+        for (funding, channel) in node.channels.by_funding() {
+            let record = node.channels.recorded(channel).filter(|record| {
+                record.batch
+                    && record.outbound
+                    && record.state == ChannelState::Closed
+                    && record.close_kind == Some(CloseKind::Cooperative)
+            });
+            let (Some(record), Ok(path)) = (record, path_to(&node.confirmations, funding)) else {
+                continue;
+            };
+            for transaction in path {
+                let above = transaction.input[0].previous_output;
+                if self.chain.source().unspent_output(above).await?.is_some() {
+                    sum += record.capacity_sat;
+                    break;
+                }
+            }
+        }
+        Ok(sum)
     }
 }

@@ -319,6 +319,7 @@ impl Loaded {
                     Arc::clone(&manager),
                     Arc::clone(&gate),
                     Arc::clone(&confirmations),
+                    policy.strangers_max,
                 )),
                 route_handler: Arc::clone(&gossip),
                 onion_message_handler: Arc::clone(&messenger),

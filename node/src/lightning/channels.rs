@@ -182,6 +182,8 @@ pub struct OpenChannel {
     pub zero_reserve: bool,
     /// What to ask for forwarding; `None` for the node's setting.
     pub fees: Option<ForwardingFees>,
+    /// Least blocks between the expiries of the incoming and outgoing HTLC.
+    pub cltv_expiry_delta_min: u16,
 }
 
 impl Lightning {
@@ -198,6 +200,8 @@ impl Lightning {
             config.channel_config.forwarding_fee_proportional_millionths = fees.ppm;
             config.channel_config.cltv_expiry_delta = fees.cltv_expiry_delta;
         }
+        let delta = &mut config.channel_config.cltv_expiry_delta;
+        *delta = (*delta).max(open.cltv_expiry_delta_min);
         let manager = &self.parts.manager;
         let OpenChannel { peer, capacity_sat, push_msat, .. } = open;
         let user = open.channel.to_user();

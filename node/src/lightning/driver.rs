@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::build::Parts;
 use super::events::{LightningEvent, translate};
+use super::room::Lightning;
 use super::ticks::{self, EarlyTicks};
 use crate::runtime::Tasks;
 
@@ -143,6 +144,16 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
             htlcs_ended.set(true);
         }
         handle_in_room(parts, &event);
+        if Lightning::outlives_its_batch(parts, &event) {
+            if let Event::PaymentClaimable { payment_hash, claim_deadline, .. } = &event {
+                tracing::warn!(
+                    %payment_hash, ?claim_deadline,
+                    "payment came over a channel of a batch and could outlive it; it goes back"
+                );
+                parts.manager.fail_htlc_backwards(payment_hash);
+            }
+            return Ok(());
+        }
         if let Some(mut event) = translate(&event) {
             if let LightningEvent::Failed { id, temporary, .. } = &mut event {
                 *temporary = parts.temporary_failures.lock().remove(id);

@@ -14,6 +14,7 @@ use lightning::types::features::{InitFeatures, NodeFeatures};
 
 use super::build::ChannelManager;
 use super::gate::OutputGate;
+use super::strangers::Strangers;
 use crate::chain::virtual_confirmation::VirtualConfirmations;
 
 /// LDK's channel manager with its outgoing messages gated.
@@ -21,16 +22,23 @@ pub struct GatedManager {
     manager: Arc<ChannelManager>,
     gate: Arc<OutputGate>,
     confirmations: Arc<VirtualConfirmations>,
+    strangers: Strangers,
 }
 
 impl GatedManager {
     /// Puts `gate` in front of `manager`; `confirmations` knows which channels a batch funds.
+    /// Peers without a channel may be connected `strangers_max` at a time.
     pub fn new(
         manager: Arc<ChannelManager>,
         gate: Arc<OutputGate>,
         confirmations: Arc<VirtualConfirmations>,
+        strangers_max: usize,
     ) -> Self {
-        Self { manager, gate, confirmations }
+        Self { manager, gate, confirmations, strangers: Strangers::new(strangers_max) }
+    }
+
+    fn has_channel(&self, peer: &PublicKey) -> bool {
+        !self.manager.list_channels_with_counterparty(peer).is_empty()
     }
 
     /// Whether a batch funds `channel` of `peer`, off the chain.
@@ -58,6 +66,7 @@ impl BaseMessageHandler for GatedManager {
     }
 
     fn peer_disconnected(&self, peer: PublicKey) {
+        self.strangers.gone(&peer);
         self.gate.peer_disconnected(&self.manager, peer);
     }
 
@@ -70,7 +79,10 @@ impl BaseMessageHandler for GatedManager {
     }
 
     fn peer_connected(&self, peer: PublicKey, init: &msgs::Init, inbound: bool) -> Result<(), ()> {
-        self.manager.peer_connected(peer, init, inbound)
+        let is_limited = inbound
+            && !self.has_channel(&peer)
+            && !self.strangers.admit(peer, |other| self.has_channel(other));
+        self.manager.peer_connected(peer, init, is_limited)
     }
 }
 

@@ -203,11 +203,11 @@ impl Lightning {
                 Bolt11InvoiceDescription::Hash(Sha256(sha256::Hash::from_byte_array(hash)))
             }
         };
-        if let Some(given) = request.min_final_cltv_expiry_delta
-            && given < MIN_FINAL_CLTV_EXPIRY_DELTA
-        {
-            return Err(InvoiceError::CltvTooShort { given, least: MIN_FINAL_CLTV_EXPIRY_DELTA });
+        let least = self.final_cltv_min();
+        if let Some(given) = request.min_final_cltv_expiry_delta.filter(|given| *given < least) {
+            return Err(InvoiceError::CltvTooShort { given, least });
         }
+        let longer = (least > MIN_FINAL_CLTV_EXPIRY_DELTA).then_some(least);
         let invoice = self
             .parts
             .manager
@@ -217,7 +217,7 @@ impl Lightning {
                 invoice_expiry_delta_secs: Some(
                     u32::try_from(request.expiry.as_secs()).unwrap_or(u32::MAX),
                 ),
-                min_final_cltv_expiry_delta: request.min_final_cltv_expiry_delta,
+                min_final_cltv_expiry_delta: request.min_final_cltv_expiry_delta.or(longer),
                 payment_hash: request.hash.map(Into::into),
                 payment_metadata: None,
             })

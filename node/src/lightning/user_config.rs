@@ -3,6 +3,7 @@
 //! Fields are named one by one, so that a new one in LDK fails to compile here and gets thought
 //! about, rather than a default nobody chose.
 
+use super::strangers::LDK_STRANGERS_MAX;
 use lightning::util::config::{
     ChannelConfig, ChannelHandshakeConfig, ChannelHandshakeLimits, MaxDustHTLCExposure, UserConfig,
 };
@@ -30,6 +31,8 @@ pub struct ChannelPolicy {
     pub forwarding_fee_ppm: u32,
     /// Most that dust HTLCs may lose to miners in a force-close, in sat.
     pub max_dust_exposure_sat: u64,
+    /// Peers without a channel that may be connected at a time, at least 250.
+    pub strangers_max: usize,
     /// Smallest channel we take from a peer, in sat.
     pub min_inbound_capacity_sat: u64,
     /// Whether peers may open channels to us.
@@ -49,6 +52,7 @@ impl Default for ChannelPolicy {
             forwarding_fee_base_msat: 1_000,
             forwarding_fee_ppm: 100,
             max_dust_exposure_sat: 150_000,
+            strangers_max: LDK_STRANGERS_MAX,
             min_inbound_capacity_sat: 20_000,
             accept_inbound_channels: true,
         }

@@ -10,17 +10,22 @@
 use std::collections::BTreeMap;
 
 use bitcoin::{Network, OutPoint, TxOut, absolute};
-use channel_contracts::batch::PendingHtlc;
+use channel_contracts::batch::{Deadlines, PendingHtlc};
+use lightning::chain::channelmonitor::HTLC_FAIL_BACK_BUFFER;
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
+use lightning::events::Event;
 use lightning::ln::channel_state::InboundHTLCStateDetails;
-use lightning::ln::channelmanager::TrustedChannelFeatures;
+use lightning::ln::channelmanager::{MIN_FINAL_CLTV_EXPIRY_DELTA, TrustedChannelFeatures};
 use lightning::util::config::{ChannelConfigOverrides, ChannelHandshakeConfigUpdate};
 
+use super::build::Parts;
 use super::channels::{ChannelCommandError, ForwardingFees, OpenChannel};
 use super::room::Lightning;
 use super::types::{ChannelId, ChannelRef, NodeId};
 use super::withheld::WithheldKind;
 
+/// More than any deadline lies before its batch's expiry, in blocks.
+const DEADLINE_RESERVE: u32 = 200;
 /// Least confirmations of a root before its channels are used. With one, a reorg of one block
 /// closes every channel of the batch (BATCHES §4.3).
 const DEPTH_MIN: u32 = 3;
@@ -41,15 +46,19 @@ pub struct UnfundedChannel {
 }
 
 impl Lightning {
-    /// Asks `peer` for a private channel that a batch will fund, all of it ours at first, without
-    /// reserves. The funding output is known once the peer accepts, when `FundingNeeded` comes.
+    /// Asks `peer` for a private channel that a batch will fund by a path of at most `levels`
+    /// transactions, all of it ours at first, without reserves. What is forwarded over it has
+    /// time for the path (BATCHES §5.5). The funding output is known once the peer accepts, when `FundingNeeded` comes.
     pub fn open_virtual_channel(
         &self,
         channel: ChannelRef,
         peer: NodeId,
         capacity_sat: u64,
+        levels: usize,
         fees: Option<ForwardingFees>,
     ) -> Result<ChannelId, ChannelCommandError> {
+        let deadlines = Deadlines::new(absolute::Height::MAX, levels).ok();
+        let delta = deadlines.map_or(0, |d| d.cltv_expiry_delta_min().0);
         self.open_channel(OpenChannel {
             channel,
             peer,
@@ -58,6 +67,7 @@ impl Lightning {
             announced: false,
             zero_reserve: true,
             fees,
+            cltv_expiry_delta_min: u16::try_from(delta).unwrap_or(u16::MAX),
         })
     }
 
@@ -90,6 +100,15 @@ impl Lightning {
             Some(overrides),
         )?;
         Ok(())
+    }
+
+    /// Least `min_final_cltv_expiry_delta` of an invoice: any channel may carry its payment, and
+    /// a claim on one of a batch takes its path first (BATCHES §5.5).
+    pub(super) fn final_cltv_min(&self) -> u16 {
+        let levels = self.parts.confirmations.levels_max();
+        let deadlines = Deadlines::new(absolute::Height::MAX, levels).ok();
+        let virtual_min = deadlines.map_or(0, |d| d.min_final_cltv_expiry_delta_min().0);
+        MIN_FINAL_CLTV_EXPIRY_DELTA.max(u16::try_from(virtual_min).unwrap_or(u16::MAX))
     }
 
     /// Least confirmations of a root on this network.
@@ -157,6 +176,29 @@ impl Lightning {
             funding,
         )?;
         Ok(())
+    }
+
+    /// Whether a payment that waits to be claimed came over a channel of a batch and could not be
+    /// claimed on chain before that batch's deadline (BATCHES §5.3): it is not taken.
+    pub(super) fn outlives_its_batch(parts: &Parts, event: &Event) -> bool {
+        let Event::PaymentClaimable {
+            claim_deadline: Some(deadline), receiving_channel_ids, ..
+        } = event
+        else {
+            return false;
+        };
+        let expires = deadline.saturating_add(HTLC_FAIL_BACK_BUFFER);
+        let Some(soonest) = parts.confirmations.soonest_expiry() else { return false };
+        if expires.saturating_add(DEADLINE_RESERVE) < soonest.to_consensus_u32() {
+            return false;
+        }
+        let Ok(expires) = absolute::Height::from_consensus(expires) else { return true };
+        let channels = parts.manager.list_channels();
+        let over = channels.iter().filter(|details| {
+            receiving_channel_ids.iter().any(|(id, _)| *id == details.channel_id)
+        });
+        over.filter_map(|details| parts.confirmations.deadlines(details.funding_txo?.txid))
+            .any(|deadlines| !deadlines.may_hold(expires))
     }
 
     /// The funding outpoints, outputs of leaves, that transactions of LDK wait for, and what

@@ -6,8 +6,8 @@ use bitcoin::{FeeRate, Network};
 
 use crate::chain::fees::FEERATE_CEILING;
 use crate::channels::RenewalPolicy;
-use crate::config::Config;
-use crate::lightning::ChannelPolicy;
+use crate::config::{BatchRole, Config};
+use crate::lightning::{ChannelPolicy, LDK_STRANGERS_MAX};
 use crate::payments::PaymentDefaults;
 
 /// When a tip counts as stalled; regtest has blocks only when somebody asks for them.
@@ -28,10 +28,17 @@ pub(super) fn policy(config: &Config) -> ChannelPolicy {
         cltv_expiry_delta: lightning.cltv_expiry_delta,
         forwarding_fee_base_msat: lightning.forwarding_fee_base_msat,
         forwarding_fee_ppm: lightning.forwarding_fee_ppm,
+        strangers_max: LDK_STRANGERS_MAX + users_expected(config),
         min_inbound_capacity_sat: lightning.inbound_channel_min_sat,
         accept_inbound_channels: lightning.accept_inbound_channels,
         ..ChannelPolicy::default()
     }
+}
+
+/// Users that may come to join a batch, none of whom has a channel yet.
+fn users_expected(config: &Config) -> usize {
+    let is_hub = matches!(config.batch.role, BatchRole::Hub | BatchRole::Both);
+    if is_hub { config.batch.users_max } else { 0 }
 }
 
 /// When a channel is renewed.

@@ -25,6 +25,7 @@ use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 use channel_contracts::tree::PathError;
 
 pub use record::Reason;
+pub(crate) use service::path_to;
 pub use service::{Parts, Unroller};
 
 use crate::store::StoreError;

@@ -474,7 +474,7 @@ impl Unroller {
 }
 
 /// The transactions that lead to the leaf with the output `funding`, verified anew.
-fn path_to(
+pub(crate) fn path_to(
     confirmations: &VirtualConfirmations,
     funding: OutPoint,
 ) -> Result<Vec<Transaction>, UnrollError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bdk_wallet::LocalOutput;
 use bdk_wallet::chain::ChainPosition;
-use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Weight};
+use bitcoin::{Amount, OutPoint, Script, Transaction, TxOut, Txid, Weight};
 
 use super::record::{Owner, Purpose};
 use super::{Inner, Wallet};
@@ -138,6 +138,11 @@ pub enum ReleaseError {
 }
 
 impl Wallet {
+    /// Whether this wallet can spend what pays to `script`.
+    pub fn owns(&self, script: &Script) -> bool {
+        self.lock().bdk.is_mine(script.to_owned())
+    }
+
     /// Returns the wallet's money.
     pub fn balance(&self) -> WalletBalance {
         let inner = self.lock();

@@ -244,7 +244,7 @@ pub async fn open_unfunded(
     let user_id = there.lightning.node_id();
     net.wait("connection", WAIT, || here.lightning.is_connected(&user_id)).await.expect("a peer");
     let at_user = there.channels.expect_for_batch(hub_id, capacity_sat);
-    let at_hub = here.channels.open_for_batch(user_id, capacity_sat, None).expect("it is asked");
+    let at_hub = here.channels.open_for_batch(user_id, capacity_sat, 4, None).expect("it is asked");
     net.wait("funding output at both sides", WAIT, || {
         here.lightning.unfunded_channel(at_hub).is_some()
             && there.lightning.unfunded_channel(at_user).is_some()

@@ -11,7 +11,7 @@ use node::store::{DiskFault, MemoryDisk};
 use tests::e2e::conserved;
 
 use crate::stage::{
-    CAPACITY_SAT, DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, pays, until,
+    DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, pays, until,
 };
 
 /// Life of a batch here, in blocks: long enough for a window to roll over in.

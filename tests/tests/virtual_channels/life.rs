@@ -279,7 +279,7 @@ pub async fn a_channel_that_no_batch_funds_leaves_no_trace(net: &mut Cluster) {
     let hub = net.node(HUB);
     let user = net.node("ada").lightning.node_id();
     net.wait("the user's connection", WAIT, || hub.lightning.is_connected(&user)).await.unwrap();
-    let unasked = hub.channels.open_for_batch(user, CAPACITY_SAT, None).unwrap();
+    let unasked = hub.channels.open_for_batch(user, CAPACITY_SAT, 1, None).unwrap();
     net.wait("the user's answer", WAIT, || hub.lightning.unfunded_channel(unasked).is_some())
         .await
         .unwrap();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use channel_contracts::batch::deadlines::{CLAIM_BUFFER, LegExpiries, ROLLOVER_SECOND_CLTV};
+use channel_contracts::batch::deadlines::{CLAIM_BUFFER, ROLLOVER_SECOND_CLTV_MAX};
 use channel_contracts::batch::message::{Message, Roll, Rolling, Stay, StayReason};
-use channel_contracts::batch::{BatchId, Deadlines, HubPhase, Peer};
+use channel_contracts::batch::{BatchId, BlockDelta, Deadlines, HubPhase, LegExpiries, Peer};
 
 use super::plan::{LegLook, LegStep};
 use super::record::Leg;
@@ -24,9 +24,6 @@ const LEGS_MAX: usize = 4;
 /// What LDK adds to the CLTV that an invoice is asked for with, and one block that is found
 /// meanwhile.
 const CLTV_SLACK: u32 = 4;
-/// Blocks before its claim deadline at which leg 1 is held by no swap that only begins: leg 2 and
-/// its end on chain must fit in between.
-const FIRST_LEG_RESERVE: u32 = ROLLOVER_SECOND_CLTV + CLTV_SLACK + CLAIM_BUFFER;
 
 impl Batches {
     /// Answers a user that wants to move its balance.
@@ -61,7 +58,7 @@ impl Batches {
         user: NodeId,
         roll: &Roll,
     ) -> Result<String, Refused> {
-        let (amount_msat, hash) = self.second_leg_asked(user, &roll.invoice)?;
+        let SecondLeg { amount_msat, hash, cltv } = self.second_leg(user, &roll.invoice)?;
         if let Some(known) = state.rollovers.hub.get(&hash) {
             let same = known.user == user && known.theirs == roll.invoice;
             let first = self.parts.payments.invoice(hash)?.filter(|_| same);
@@ -81,7 +78,7 @@ impl Batches {
             return Err(Refused::Stay(StayReason::Funds));
         }
         let LegExpiries { old_channel, .. } = deadlines
-            .rollover_legs(height(state.best))
+            .rollover_legs(height(state.best), cltv)
             .map_err(|_| Refused::Stay(StayReason::Late))?;
         let delta = old_channel.to_consensus_u32().saturating_sub(state.best);
         let create = CreateInvoice {
@@ -107,7 +104,7 @@ impl Batches {
             }
         };
         let (batch, successor, theirs) = (roll.batch, roll.successor, roll.invoice.clone());
-        let leg = Leg { user, batch, successor, theirs };
+        let leg = Leg { user, batch, successor, theirs, cltv: cltv.0 };
         let mut writes = Batch::default();
         leg.put(hash, &mut writes);
         self.parts.committer.durable(self.parts.committer.enqueue(writes)).await?;
@@ -115,8 +112,8 @@ impl Batches {
         Ok(first.invoice)
     }
 
-    /// Amount and hash of an invoice that a user wants paid, if it may be.
-    fn second_leg_asked(&self, user: NodeId, text: &str) -> Result<(u64, PaymentHash), Refused> {
+    /// Reads the invoice that a user wants paid, if it may be.
+    fn second_leg(&self, user: NodeId, text: &str) -> Result<SecondLeg, Refused> {
         let refused = || Refused::Stay(StayReason::Invoice);
         let invoice = self.parts.lightning.decode(text).map_err(|_| refused())?;
         let now = self.parts.clock.now();
@@ -125,10 +122,10 @@ impl Batches {
         let is_right = invoice.payee == Some(user)
             && invoice.on_our_network
             && expires_later
-            && delta <= ROLLOVER_SECOND_CLTV + CLTV_SLACK;
+            && delta <= ROLLOVER_SECOND_CLTV_MAX + CLTV_SLACK;
         match (invoice.amount_msat, invoice.hash) {
             (Some(amount_msat), Some(hash)) if is_right && amount_msat > 0 => {
-                Ok((amount_msat, hash))
+                Ok(SecondLeg { amount_msat, hash, cltv: BlockDelta(delta) })
             }
             _ => Err(refused()),
         }
@@ -166,7 +163,7 @@ impl Batches {
             first: first.as_ref().map(|record| record.state),
             second: second.as_ref().map(|record| record.state),
             is_open: invoice.is_some_and(|invoice| !invoice.cancelled && invoice.expires_ms > now),
-            in_time: first.as_ref().is_some_and(|first| is_in_time(first, state.best)),
+            in_time: first.as_ref().is_some_and(|first| is_in_time(first, leg.cltv, state.best)),
         };
         match look.step() {
             LegStep::Wait => {}
@@ -217,6 +214,13 @@ impl Batches {
     }
 }
 
+/// What a user wants to be paid.
+struct SecondLeg {
+    amount_msat: u64,
+    hash: PaymentHash,
+    cltv: BlockDelta,
+}
+
 /// Why a swap does not begin.
 enum Refused {
     Stay(StayReason),
@@ -241,9 +245,10 @@ fn store_error(done: Result<PaymentRecord, HoldError>) -> Result<(), StoreError>
     }
 }
 
-/// Whether leg 2, begun at `best`, has its outcome before leg 1 must be claimed.
-fn is_in_time(first: &PaymentRecord, best: u32) -> bool {
-    let needed = best.saturating_add(FIRST_LEG_RESERVE);
+/// Whether leg 2, begun at `best`, has its outcome before leg 1 must be claimed: its CLTV and its
+/// end on chain must fit in between.
+fn is_in_time(first: &PaymentRecord, second_cltv: u32, best: u32) -> bool {
+    let needed = best.saturating_add(second_cltv).saturating_add(CLAIM_BUFFER);
     first.claim_deadline.is_none_or(|deadline| deadline > needed)
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Leg {
     pub successor: BatchId,
     /// The invoice of leg 2, the user's.
     pub theirs: String,
+    /// Its `min_final_cltv_expiry_delta`.
+    pub cltv: u32,
 }
 
 impl RolloverRecord {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use channel_contracts::batch::deadlines::ROLLOVER_SECOND_CLTV_MAX;
 use channel_contracts::batch::message::{Message, Roll, Rolling, Stay};
-use channel_contracts::batch::{BatchId, Deadlines, Peer, RegistrationId, UserPhase};
+use channel_contracts::batch::{BatchId, BlockDelta, Deadlines, Peer, RegistrationId, UserPhase};
 
 use super::plan::{ChannelLook, SwapLook, UserLook, UserStep};
 use super::record::{Rollover, RolloverRecord, Swap};
@@ -16,6 +17,8 @@ use crate::lightning::{Decoded, InvoiceDescription};
 use crate::payments::{CreateInvoice, CreateInvoiceError, PayError, PayRequest, PaymentState};
 use crate::store::{Batch, StoreError};
 
+/// What a swap is reckoned with before the CLTV of its leg 2 is known.
+const SECOND_CLTV_MAX: BlockDelta = BlockDelta(ROLLOVER_SECOND_CLTV_MAX);
 /// How long the invoice of leg 2 is valid. The hub pays it within seconds, or a restart later.
 const INVOICE_EXPIRY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -77,7 +80,7 @@ impl Batches {
         let in_time = life
             .machine
             .deadlines()
-            .is_some_and(|deadlines| deadlines.rollover_legs(height(state.best)).is_ok());
+            .is_some_and(|d| d.rollover_legs(height(state.best), SECOND_CLTV_MAX).is_ok());
         Ok(Some(UserLook {
             leaf,
             old: life.channel.and_then(|channel| self.channel_look(channel)),

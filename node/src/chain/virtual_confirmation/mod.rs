@@ -20,7 +20,8 @@ mod block;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid, absolute};
+use channel_contracts::batch::Deadlines;
 use channel_contracts::tree::SignedPath;
 use parking_lot::Mutex;
 
@@ -237,6 +238,30 @@ impl VirtualConfirmations {
         let state = self.state.lock();
         let root = state.batches.get(state.by_leaf.get(&txid)?)?.confirmed();
         Some(LeafPlace { root, leaf: state.leaf(txid)?.confirmed() })
+    }
+
+    /// Returns how many transactions the longest path has whose leaf is not on chain; 0 without
+    /// batches.
+    pub fn levels_max(&self) -> usize {
+        let state = self.state.lock();
+        let leaves = state.batches.values().flat_map(VirtualBatch::leaves);
+        let off_chain = leaves.filter(|leaf| leaf.confirmed().is_none());
+        off_chain.map(|leaf| leaf.path().path.levels.len()).max().unwrap_or(0)
+    }
+
+    /// Returns the height at which the first of the batches expires.
+    pub fn soonest_expiry(&self) -> Option<absolute::Height> {
+        let state = self.state.lock();
+        let first = |batch: &VirtualBatch| Some(batch.leaves().first()?.path().path.leaf.expiry);
+        state.batches.values().filter_map(first).min()
+    }
+
+    /// Returns the deadlines of the leaf `txid` while it is not on chain.
+    pub fn deadlines(&self, txid: Txid) -> Option<Deadlines> {
+        let state = self.state.lock();
+        let leaf = state.leaf(txid).filter(|leaf| leaf.confirmed().is_none())?;
+        let path = &leaf.path().path;
+        Deadlines::new(path.leaf.expiry, path.levels.len()).ok()
     }
 
     /// Returns the path that brings the leaf `txid` onto the chain.

@@ -14,12 +14,13 @@ use node::payments::{CreateInvoice, PayRequest, PayTarget, PaymentState};
 use node::store::MemoryDisk;
 use tokio::time::Instant;
 
+use super::life;
 use super::report::BatchReport;
 use super::{Progress, failed};
 use crate::error::CliError;
 
 /// Who funds the batch.
-const HUB: &str = "hub";
+pub const HUB: &str = "hub";
 /// What each wallet's channel holds.
 const CAPACITY: Amount = Amount::from_sat(100_000);
 /// What each wallet gets from the hub at first, msat.
@@ -27,7 +28,11 @@ const FIRST_MSAT: u64 = 20_000_000;
 /// What each wallet pays the next one, msat.
 const AMOUNT_MSAT: u64 = 1_000_000;
 /// Confirmations before the channels are used.
-const DEPTH: u32 = 3;
+pub const DEPTH: u32 = 3;
+/// Life of a batch here, in blocks: short, and long enough for a window to roll over in.
+pub const LIFE_BLOCKS: u32 = 1_000;
+/// How long the hub waits for users, in milliseconds.
+const GATHERING_MS: u64 = 10_000;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often progress is looked at.
@@ -41,7 +46,9 @@ pub fn hub_options(users: usize) -> NodeOptions {
         configure: Arc::new(move |config| {
             if users > 0 {
                 config.batch.users_max = users;
-                config.batch.gathering_ms = 60_000;
+                // The first batch closes when all are in; the next when nobody else comes.
+                config.batch.gathering_ms = GATHERING_MS;
+                config.batch.life_blocks = LIFE_BLOCKS;
             }
         }),
         disk: None,
@@ -50,7 +57,7 @@ pub fn hub_options(users: usize) -> NodeOptions {
 
 /// The coins the hub needs beside its other channels.
 pub fn hub_funds(users: usize) -> Amount {
-    CAPACITY * users as u64 * 2
+    CAPACITY * users as u64 * 3
 }
 
 /// Starts `users` wallets, lets them join one batch, and lets each be paid and pay.
@@ -63,7 +70,10 @@ pub async fn run(
     progress.say(&format!("starting {users} wallets"));
     for name in &names {
         // Wallets keep their state in memory here: hundreds of stores would measure the disk.
-        let options = NodeOptions { disk: Some(MemoryDisk::new()), ..NodeOptions::default() };
+        let options = NodeOptions {
+            disk: Some(MemoryDisk::new()),
+            configure: Arc::new(|config| config.batch.life_blocks = LIFE_BLOCKS),
+        };
         net.add(name, options).await.map_err(failed)?;
     }
     let hub = net.node(HUB).lightning.node_id();
@@ -127,12 +137,20 @@ pub async fn run(
             return Err(CliError::Failed("a payment through the batch failed".into()));
         }
     }
+    let form_onchain_vbytes = after.vbytes - before.vbytes;
+    let last = names.last().ok_or_else(|| failed("no wallets"))?;
+    let exit = life::exit(net, last, progress).await?;
+    let rest = life::still_in(net, &names).await?;
+    let rolled_over = life::roll_over(net, &rest, progress).await?;
     Ok(BatchReport {
         users,
-        onchain_vbytes: after.vbytes - before.vbytes,
+        onchain_vbytes: form_onchain_vbytes,
         ordinary_vbytes: ORDINARY_CHANNEL_VB * users as u64,
         form_ms,
         payments: paid,
+        exit,
+        unrolled: users - rest.len(),
+        rolled_over,
     })
 }
 
@@ -177,7 +195,7 @@ async fn pay(net: &Cluster, from: &str, to: &str, amount_msat: u64) -> Result<bo
     Ok(payment.outcome().await.map_err(failed)?.state == PaymentState::Succeeded)
 }
 
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) -> Result<(), CliError> {
+pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) -> Result<(), CliError> {
     let end = Instant::now() + PATIENCE;
     while !done().await {
         if Instant::now() > end {

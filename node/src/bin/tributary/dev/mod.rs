@@ -6,6 +6,7 @@
 
 mod batch;
 mod burst;
+mod life;
 mod report;
 
 use std::time::Duration;

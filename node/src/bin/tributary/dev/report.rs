@@ -87,6 +87,21 @@ pub struct BatchReport {
     pub form_ms: u64,
     /// Payments that arrived through its channels.
     pub payments: usize,
+    /// What it took one wallet to leave on chain.
+    pub exit: ExitReport,
+    /// Wallets whose channel that put on chain, its own and its neighbours'.
+    pub unrolled: usize,
+    /// Wallets whose balance moved into the next batch.
+    pub rolled_over: usize,
+}
+
+/// A wallet that left its batch on chain and closed its channel alone.
+#[derive(Debug, Serialize)]
+pub struct ExitReport {
+    /// Transactions of its path.
+    pub levels: usize,
+    /// All of it, with fees' transactions, commitment and claim.
+    pub vbytes: u64,
 }
 
 /// What the chain carries for the nodes.
@@ -140,6 +155,13 @@ impl Report {
                 batch.onchain_vbytes,
                 batch.ordinary_vbytes,
                 batch.payments
+            );
+            anstream::println!(
+                "One left on chain: {} levels, {} vbytes, and {} channels are ordinary ones now; {} wallets rolled over into the next batch.",
+                batch.exit.levels,
+                batch.exit.vbytes,
+                batch.unrolled,
+                batch.rolled_over
             );
         }
         anstream::println!(

@@ -1,0 +1,197 @@
+//! How the batch of the demonstration ends: one wallet leaves on chain, the others roll over into
+//! the next batch, the hub takes the first one back.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bitcoin::{Amount, OutPoint, Txid};
+use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
+use node::batches::JoinView;
+use node::dev::Cluster;
+use node::unroll::UnrollState;
+
+use super::batch::{DEPTH, HUB, LIFE_BLOCKS, until};
+use super::report::ExitReport;
+use super::{Progress, failed};
+use crate::error::CliError;
+
+/// The coin that pays for leaving.
+const EXIT_COIN: Amount = Amount::from_sat(200_000);
+/// Blocks mined at a time while something takes its course,
+const STRIDE: u32 = 5;
+/// how long the nodes have for them,
+const PAUSE: Duration = Duration::from_millis(200);
+/// and how often that is repeated: beyond the delay of a channel closed alone.
+const STRIDES_MAX: u32 = 60;
+
+/// Lets `user` leave its batch on chain and close its channel alone; counts what it took.
+pub async fn exit(
+    net: &mut Cluster,
+    user: &str,
+    progress: &Progress,
+) -> Result<ExitReport, CliError> {
+    progress.say(&format!("{user} leaves the batch on chain"));
+    net.fund(&[user], EXIT_COIN, 1).await.map_err(failed)?;
+    let from = net.chain.tip().await.map_err(failed)?.height;
+    let wish = first_wish(net, user).await?;
+    let (Some(funding), Some(channel)) = (wish.funding, wish.channel) else {
+        return Err(CliError::Failed(format!("{user} has no channel of a batch to leave")));
+    };
+    net.node(user).batches.exit(wish.registration).await.map_err(failed)?;
+    let mut path: HashSet<Txid> = HashSet::new();
+    let mut levels = 0;
+    loop {
+        let mut waiting = None;
+        until("the next transaction of the path", async || {
+            let unroll = net.node(user).unroller.unroll(funding);
+            let Some(unroll) = unroll else { return true };
+            levels = unroll.levels;
+            match unroll.state {
+                UnrollState::Publishing { txid, child, .. } if !path.contains(&txid) => {
+                    waiting = Some(txid);
+                    net.chain.knows(txid).await.unwrap_or(false)
+                        && net.chain.knows(child).await.unwrap_or(false)
+                }
+                UnrollState::OnChain { .. } => {
+                    waiting = None;
+                    true
+                }
+                _ => false,
+            }
+        })
+        .await?;
+        let Some(txid) = waiting else { break };
+        path.insert(txid);
+        net.mine(1).await.map_err(failed)?;
+    }
+    progress.say(&format!("{user} closes its channel alone"));
+    net.node(user).channels.close(channel, true, None, None).await.map_err(failed)?;
+    mine_until(net, "the money of a channel closed alone", async |net| {
+        let node = net.node(user);
+        node.lightning.channels().iter().all(|live| live.channel != channel)
+            && node.lightning.pending_balances().is_empty()
+    })
+    .await?;
+    let vbytes = exit_vbytes(net, user, from, path, funding).await?;
+    Ok(ExitReport { levels, vbytes })
+}
+
+/// The wallets whose channels are still off the chain. One transaction of the tree funds several
+/// channels: who leaves takes these neighbours along, into ordinary channels.
+pub async fn still_in(net: &Cluster, users: &[String]) -> Result<Vec<String>, CliError> {
+    let mut rest = Vec::new();
+    for user in users {
+        if let UserPhase::Leaf(LeafState::Confirmed { .. }) = first_wish(net, user).await?.state {
+            rest.push(user.clone());
+        }
+    }
+    Ok(rest)
+}
+
+/// Mines into the second half of the batch's life; waits until `users` are in the next one and
+/// out of this. Returns how many are.
+pub async fn roll_over(
+    net: &mut Cluster,
+    users: &[String],
+    progress: &Progress,
+) -> Result<usize, CliError> {
+    let Some(user) = users.first() else { return Ok(0) };
+    progress.say("the second half of the batch's life begins: wallets join the next one");
+    let expiry = first_wish(net, user).await?.expiry.map_or(0, |height| height.to_consensus_u32());
+    let half = (expiry - LIFE_BLOCKS / 2 + DEPTH)
+        .saturating_sub(net.chain.tip().await.map_err(failed)?.height);
+    net.mine(half).await.map_err(failed)?;
+    until("the next batch transaction", async || {
+        let batches = net.node(HUB).batches.batches().await;
+        let next = batches.iter().find(|batch| batch.phase == HubPhase::Confirming);
+        match next.and_then(|batch| batch.txid) {
+            Some(txid) => net.chain.knows(txid).await.unwrap_or(false),
+            None => false,
+        }
+    })
+    .await?;
+    net.mine(DEPTH).await.map_err(failed)?;
+    progress.say("balances move into the next batch");
+    let mut rolled_over = 0;
+    mine_until(net, "every balance in the next batch", async |net| {
+        rolled_over = 0;
+        for user in users {
+            let retired = first_wish(net, user).await.map(|wish| wish.state);
+            let is_out = matches!(retired, Ok(UserPhase::Leaf(LeafState::Retired)));
+            rolled_over += usize::from(is_out);
+        }
+        rolled_over == users.len()
+    })
+    .await?;
+    Ok(rolled_over)
+}
+
+/// Mines until the hub has taken the first batch back.
+pub async fn settle(net: &mut Cluster, progress: &Progress) -> Result<(), CliError> {
+    progress.say("the hub takes the first batch back");
+    mine_until(net, "the settlement", async |net| {
+        let batches = net.node(HUB).batches.batches().await;
+        batches.iter().any(|batch| batch.phase == HubPhase::Settled)
+    })
+    .await
+}
+
+/// The wish that was made by hand.
+async fn first_wish(net: &Cluster, user: &str) -> Result<JoinView, CliError> {
+    let mut wishes = net.node(user).batches.joins().await.into_iter();
+    let first = wishes.find(|wish| wish.follows.is_none());
+    first.ok_or_else(|| CliError::Failed(format!("{user} joined no batch")))
+}
+
+async fn mine_until(
+    net: &mut Cluster,
+    what: &str,
+    mut done: impl AsyncFnMut(&Cluster) -> bool,
+) -> Result<(), CliError> {
+    for _ in 0..STRIDES_MAX {
+        if done(net).await {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+        if done(net).await {
+            return Ok(());
+        }
+        net.mine(STRIDE).await.map_err(failed)?;
+    }
+    Err(CliError::Failed(format!("{what} did not come within {} blocks", STRIDE * STRIDES_MAX)))
+}
+
+/// What it took `user` on chain: the path, what paid for it, the commitment, and the claims of
+/// its own money.
+async fn exit_vbytes(
+    net: &Cluster,
+    user: &str,
+    from: u32,
+    path: HashSet<Txid>,
+    funding: OutPoint,
+) -> Result<u64, CliError> {
+    let source = net.chain.source();
+    let tip = net.chain.tip().await.map_err(failed)?.height;
+    let mut counted: HashSet<Txid> = HashSet::new();
+    let mut vbytes = 0;
+    for height in from + 1..=tip {
+        let Some(hash) = source.block_hash(height).await.map_err(failed)? else { break };
+        for transaction in &source.block(hash).await.map_err(failed)?.txdata {
+            let txid = transaction.compute_txid();
+            let spends = |of: &dyn Fn(&OutPoint) -> bool| {
+                transaction.input.iter().any(|input| of(&input.previous_output))
+            };
+            let follows =
+                spends(&|spent| counted.contains(&spent.txid) || path.contains(&spent.txid));
+            let pays_home = transaction
+                .output
+                .iter()
+                .any(|output| net.node(user).wallet.owns(&output.script_pubkey));
+            if path.contains(&txid) || spends(&|spent| *spent == funding) || follows && pays_home {
+                counted.insert(txid);
+                vbytes += transaction.vsize() as u64;
+            }
+        }
+    }
+    Ok(vbytes)
+}
