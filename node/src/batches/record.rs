@@ -14,7 +14,7 @@ use channel_contracts::musig::SchnorrSignature;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::lightning::types::NodeId;
+use crate::lightning::types::{ChannelRef, NodeId};
 use crate::store::{Batch, Committer, StoreError, Table};
 
 /// How a hub's batch began.
@@ -32,6 +32,9 @@ pub(super) struct UserBegun {
     /// The wish whose channel rolls over into this one's.
     #[serde(default)]
     pub follows: Option<RegistrationId>,
+    /// The record of the channel.
+    #[serde(default)]
+    pub channel: Option<ChannelRef>,
     pub request: UserRequest,
     pub policy: UserPolicy,
     pub at: Timestamp,

@@ -110,14 +110,22 @@ impl Batches {
         let best = height(state.best);
         let wish = UserRequest { registration, capacity, inbound, tree_keys, best };
         let (policy, at) = (self.parts.policy.user.clone(), self.parts.now());
+        let channel = self.parts.channels.expect_for_batch(hub, capacity.to_sat());
         let mut writes = Batch::default();
-        let begun = UserBegun { hub, follows, request: wish.clone(), policy: policy.clone(), at };
+        let begun = UserBegun {
+            hub,
+            follows,
+            channel: Some(channel),
+            request: wish.clone(),
+            policy: policy.clone(),
+            at,
+        };
         let log = EventLog::begin_user(registration, &begun, &mut writes);
         let (fingerprint, moment) = (Fingerprint::of(request), self.parts.clock.now());
         self.idempotency().record(&mut writes, key, fingerprint, &registration.0, moment);
         let (machine, effects) = UserBatch::register(wish, policy, at);
         let mut life = UserLife::new(hub, follows, machine, log);
-        life.channel = Some(self.parts.channels.expect_for_batch(hub, capacity.to_sat()));
+        life.channel = Some(channel);
         state.user.insert(registration, life);
         let ticket = self.parts.committer.enqueue(writes);
         self.parts.committer.durable(ticket).await?;

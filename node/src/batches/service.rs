@@ -113,7 +113,8 @@ impl Batches {
         let recorded = parts.channels.by_funding();
         for (begun, machine, log) in load_user(&parts.committer)? {
             let mut life = UserLife::new(begun.hub, begun.follows, machine, log);
-            life.channel = life.funding().and_then(|funding| recorded.get(&funding)).copied();
+            life.channel =
+                begun.channel.or_else(|| life.funding().and_then(|f| recorded.get(&f).copied()));
             state.user.insert(life.registration(), life);
         }
         state.rollovers = rollover::load(&parts.committer)?;

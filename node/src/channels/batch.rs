@@ -56,9 +56,18 @@ impl Channels {
     }
 
     /// Lets `peer` open one channel of exactly `capacity_sat` for a batch, without reserves.
-    /// Returns the id it will have. Kept in memory, like the registration it belongs to.
+    /// Returns the id of its record, which begins here. That it is expected is kept in memory,
+    /// like the registration it belongs to: a restart ends it.
     pub fn expect_for_batch(&self, peer: NodeId, capacity_sat: u64) -> ChannelRef {
         let channel = ChannelRef(self.parts.entropy.bytes());
+        self.append(ChannelEvent::InboundAccepted {
+            channel,
+            peer,
+            capacity_sat,
+            push_msat: 0,
+            announced: false,
+            batch: true,
+        });
         self.expected.lock().push(Expected { channel, peer, capacity_sat });
         channel
     }
@@ -84,11 +93,15 @@ impl Channels {
     /// Gives up a channel that no batch has funded, or an expectation of one. Nothing happens if
     /// it is funded.
     pub fn abandon_for_batch(&self, channel: ChannelRef, why: &str) {
-        self.expected.lock().retain(|expected| expected.channel != channel);
-        let record = self.recorded(channel).filter(|record| record.batch);
-        if let Some(record) = record
-            && let Some(unfunded) = self.parts.lightning.unfunded_channel(channel)
-        {
+        let mut expected = self.expected.lock();
+        let before = expected.len();
+        expected.retain(|expected| expected.channel != channel);
+        let was_expected = expected.len() < before;
+        drop(expected);
+        let Some(record) = self.recorded(channel).filter(|record| record.batch) else { return };
+        if was_expected {
+            self.ended_before_funding(&record, why);
+        } else if let Some(unfunded) = self.parts.lightning.unfunded_channel(channel) {
             self.give_up(&record, unfunded.temporary_id, why);
         }
     }

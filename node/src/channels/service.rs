@@ -106,7 +106,7 @@ impl Channels {
         }
     }
 
-    fn ended_before_funding(&self, record: &ChannelRecord, why: &str) {
+    pub(super) fn ended_before_funding(&self, record: &ChannelRecord, why: &str) {
         if let Some(funding) = record.funding {
             self.release(funding);
         }
@@ -500,19 +500,19 @@ impl Channels {
     ) {
         let for_batch =
             if announced || push_msat > 0 { None } else { self.take_expected(peer, capacity_sat) };
-        let channel = for_batch.unwrap_or_else(|| ChannelRef(self.parts.entropy.bytes()));
+        if let Some(channel) = for_batch {
+            return self.accept_for_batch(channel, temporary_id, peer);
+        }
+        let channel = ChannelRef(self.parts.entropy.bytes());
         self.append(ChannelEvent::InboundAccepted {
             channel,
             peer,
             capacity_sat,
             push_msat,
             announced,
-            batch: for_batch.is_some(),
+            batch: false,
         });
-        if for_batch.is_some() {
-            self.accept_for_batch(channel, temporary_id, peer);
-        } else if let Err(error) = self.parts.lightning.accept_channel(temporary_id, peer, channel)
-        {
+        if let Err(error) = self.parts.lightning.accept_channel(temporary_id, peer, channel) {
             tracing::info!(%peer, %error, "channel of a peer was not accepted");
             self.never_opened(channel, &error);
         }

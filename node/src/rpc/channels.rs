@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Network, ScriptBuf};
+use bitcoin::{Address, Amount, Network, ScriptBuf};
 use futures::stream;
 use proto::v1;
 use tonic::{Request, Response, Status};
@@ -19,7 +19,9 @@ use super::mutation::{once, to_the_end};
 use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
-use crate::channels::{ChannelRecord, ChannelWatch, OpenRequest};
+use crate::batches::JoinRequest;
+use crate::channels::{ChannelRecord, ChannelWatch, OpenError, OpenRequest};
+use crate::journal::IdempotencyKey;
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::lightning::{ChannelSnapshot, ForwardingFees};
 
@@ -49,6 +51,9 @@ impl v1::channels_server::Channels for ChannelsService {
         let parts = self.door.parts()?;
         let request = request.into_inner();
         let key = idempotency_key("OpenChannel", &request.idempotency_key)?;
+        if request.funding() == v1::FundingKind::Batch {
+            return open_in_batch(parts, request, key).await;
+        }
         let open = open_request(request)?;
         let shared = Arc::clone(&parts);
         let view = to_the_end(&parts.tasks, async move {
@@ -163,14 +168,63 @@ impl v1::channels_server::Channels for ChannelsService {
     }
 }
 
-fn open_request(request: v1::OpenChannelRequest) -> Result<OpenRequest, Refusal> {
-    match request.funding() {
-        v1::FundingKind::Unspecified | v1::FundingKind::OwnTransaction => {}
-        v1::FundingKind::Batch => {
-            let message = "this node does not fund channels by batches yet";
-            return Err(Refusal::new(Reason::FundingUnsupported, message));
-        }
+/// Opens a channel in the next batch of the peer, a hub: what follows is shown by the channel, and
+/// in more steps by the wish.
+async fn open_in_batch(
+    parts: Arc<RpcParts>,
+    request: v1::OpenChannelRequest,
+    key: IdempotencyKey,
+) -> Result<Response<v1::Channel>, Status> {
+    let (join, address) = batch_request(request)?;
+    let shared = Arc::clone(&parts);
+    let id = to_the_end(&parts.tasks, async move {
+        let first = shared.batches.repetition(&join, Some(&key)).await?;
+        let view = match first {
+            Some(first) => first,
+            None => {
+                shared.require_synced()?;
+                if let Some(address) = address {
+                    let connected = shared.lightning.connect(join.hub, &address).await;
+                    connected.map_err(|error| Refusal::from(OpenError::from(error)))?;
+                }
+                shared.batches.join(&join, Some(&key)).await?
+            }
+        };
+        view.channel.ok_or_else(|| Refusal::new(Reason::Internal, "the wish has no channel"))
+    })
+    .await?;
+    Ok(Response::new(look_up(&parts, id).await?))
+}
+
+/// What a request for a channel of a batch asks for. The hub funds it, so much of an ordinary
+/// request has no meaning.
+fn batch_request(
+    request: v1::OpenChannelRequest,
+) -> Result<(JoinRequest, Option<String>), Refusal> {
+    let unsupported = |field: &'static str| {
+        let message = format_args!(
+            "{field} has no meaning where a batch of the peer funds the channel; leave it out"
+        );
+        Err(Refusal::new(Reason::FundingUnsupported, message).with("field", field))
+    };
+    if request.push_msat > 0 {
+        return unsupported("push_msat");
     }
+    if request.public {
+        return unsupported("public");
+    }
+    if request.feerate_sat_per_vb.is_some() {
+        return unsupported("feerate_sat_per_vb");
+    }
+    if request.policy.is_some() {
+        return unsupported("policy");
+    }
+    let capacity = Amount::from_sat(request.capacity_sat);
+    let hub = node_id("node_id", &request.node_id)?;
+    Ok((JoinRequest { hub, capacity, inbound: capacity }, request.address))
+}
+
+fn open_request(request: v1::OpenChannelRequest) -> Result<OpenRequest, Refusal> {
     let fees = request
         .policy
         .map(|policy| {
@@ -396,9 +450,20 @@ mod tests {
             let request = v1::OpenChannelRequest { feerate_sat_per_vb: Some(rate), ..open() };
             assert_eq!(refused(request), Reason::FeerateOutOfRange);
         }
-        let batch = v1::FundingKind::Batch.into();
-        let request = v1::OpenChannelRequest { funding: batch, ..open() };
-        assert_eq!(refused(request), Reason::FundingUnsupported);
+        let batch = v1::OpenChannelRequest { funding: v1::FundingKind::Batch.into(), ..open() };
+        assert_eq!(batch_request(batch.clone()).unwrap().0.capacity.to_sat(), batch.capacity_sat);
+        for senseless in [
+            v1::OpenChannelRequest { push_msat: 1, ..batch.clone() },
+            v1::OpenChannelRequest { public: true, ..batch.clone() },
+            v1::OpenChannelRequest { feerate_sat_per_vb: Some(2), ..batch.clone() },
+            v1::OpenChannelRequest {
+                policy: Some(v1::ForwardingPolicy::default()),
+                ..batch.clone()
+            },
+        ] {
+            let refusal = batch_request(senseless).unwrap_err();
+            assert_eq!(refusal.reason(), Reason::FundingUnsupported);
+        }
         let policy = v1::ForwardingPolicy { cltv_expiry_delta: 35, ..Default::default() };
         let request = v1::OpenChannelRequest { policy: Some(policy), ..open() };
         assert_eq!(refused(request), Reason::PolicyOutOfRange);

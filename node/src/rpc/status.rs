@@ -113,9 +113,9 @@ reasons! {
     /// The coins kept for force-closes would fall short.
     AnchorReserveWouldBreak = "ANCHOR_RESERVE_WOULD_BREAK", FailedPrecondition,
         "send coins to a wallet address or ask for less; the reserve pays for force-closes";
-    /// A way of funding that this node does not offer.
-    FundingUnsupported = "FUNDING_UNSUPPORTED", Unimplemented,
-        "fund the channel by its own transaction";
+    /// What is asked for does not go with the way of funding.
+    FundingUnsupported = "FUNDING_UNSUPPORTED", InvalidArgument,
+        "leave out the field that the message names, or fund the channel by its own transaction";
     /// No such channel.
     ChannelUnknown = "CHANNEL_UNKNOWN", NotFound, "list the channels";
     /// No such wish for a channel of a batch.

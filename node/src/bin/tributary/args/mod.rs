@@ -177,6 +177,9 @@ pub struct ChannelOpenArgs {
     /// Let the peer spend its whole balance: trust it
     #[arg(long)]
     pub zero_reserve: bool,
+    /// Let the peer, a hub, fund it in its next batch; see `tributary batch quote`
+    #[arg(long, conflicts_with_all = ["push", "public", "feerate", "zero_reserve"])]
+    pub batch: bool,
     /// Watch the channel until it is usable
     #[arg(long)]
     pub wait: bool,

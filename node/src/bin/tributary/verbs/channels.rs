@@ -30,6 +30,7 @@ pub async fn run(verb: ChannelVerb, client: &Client, out: Output) -> Result<(), 
 
 async fn open(client: &Client, out: Output, args: ChannelOpenArgs) -> Result<(), CliError> {
     let key = args.mutation.key();
+    let funding = if args.batch { FundingKind::Batch } else { FundingKind::OwnTransaction };
     let request = OpenChannelRequest {
         idempotency_key: key.clone(),
         node_id: args.peer.node_id.into(),
@@ -38,7 +39,7 @@ async fn open(client: &Client, out: Output, args: ChannelOpenArgs) -> Result<(),
         push_msat: args.push.0,
         public: args.public,
         feerate_sat_per_vb: args.feerate,
-        funding: FundingKind::OwnTransaction as i32,
+        funding: funding.into(),
         zero_reserve: args.zero_reserve,
         policy: None,
     };

@@ -117,3 +117,78 @@ async fn a_wish_is_made_once_told_step_by_step_and_leaves_a_path() {
     drop((hub, user));
     cluster.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_of_a_batch_opens_like_any_other_and_leaves() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(DevChain::embedded(), directory.path());
+    for name in ["hub", "user"] {
+        cluster.add(name, NodeOptions::default()).await.unwrap();
+    }
+    cluster.fund(&["hub", "user"], Amount::from_sat(1_000_000), 2).await.unwrap();
+    let hub = Api::of(&cluster, "hub").await;
+    let user = Api::of(&cluster, "user").await;
+    let mut batches = BatchesClient::new(user.signed());
+    let info = hub.node().get_info(v1::GetInfoRequest {}).await.unwrap().into_inner();
+    let open = v1::OpenChannelRequest {
+        idempotency_key: "open".into(),
+        node_id: info.node_id,
+        address: Some(info.listen_addresses[0].clone()),
+        capacity_sat: 200_000,
+        funding: v1::FundingKind::Batch.into(),
+        ..Default::default()
+    };
+    let public = v1::OpenChannelRequest { public: true, ..open.clone() };
+    let status = user.channels().open(public).await.unwrap_err();
+    assert_eq!(reason(&status), "FUNDING_UNSUPPORTED");
+    let opening = user.channels().open(open.clone()).await.unwrap().into_inner();
+    assert_eq!(opening.state(), v1::ChannelState::Opening);
+    let again = user.channels().open(open).await.unwrap().into_inner();
+    assert_eq!(opening.record_id, again.record_id, "one key, one channel");
+
+    let list = v1::ListBatchesRequest::default();
+    let wish = batches.list(list).await.unwrap().into_inner().memberships.remove(0);
+    assert_eq!(wish.channel_record_id.as_ref(), Some(&opening.record_id));
+    let exit = v1::ExitBatchRequest {
+        idempotency_key: "exit".into(),
+        registration_id: wish.registration_id.clone(),
+    };
+    let early = batches.exit(exit.clone()).await.unwrap_err();
+    assert_eq!(reason(&early), "BATCH_STATE");
+
+    let watch = v1::WatchBatchRequest { registration_id: wish.registration_id };
+    let mut states = batches.watch(watch).await.unwrap().into_inner();
+    let mut left = false;
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(30), states.try_next()).await;
+        let membership = next.expect("it goes on").unwrap().unwrap();
+        let waits_for = match (membership.state(), &membership.unroll) {
+            (MembershipState::Funded, _) => membership.root_outpoint.map(|root| root.txid),
+            (MembershipState::Confirmed, Some(unroll)) => unroll.txid.clone(),
+            (MembershipState::Confirmed, None) if !left => {
+                let record_id = opening.record_id.clone();
+                let get = v1::GetChannelRequest { record_id };
+                let channel = user.channels().get(get).await.unwrap().into_inner();
+                assert_eq!(channel.funding(), v1::FundingKind::Batch);
+                let leaving = batches.exit(exit.clone()).await.unwrap().into_inner();
+                assert_eq!(leaving.unroll.unwrap().reason(), v1::UnrollReason::Requested);
+                left = true;
+                None
+            }
+            (MembershipState::Unrolled, _) => break,
+            _ => None,
+        };
+        if let Some(txid) = waits_for {
+            let txid = crate::rpc::convert::txid("txid", &txid).unwrap();
+            while !cluster.chain.knows(txid).await.unwrap() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            cluster.mine(3).await.unwrap();
+        }
+    }
+    // Leaving is asked for once: the same key says what became of it.
+    let after = batches.exit(exit).await.unwrap().into_inner();
+    assert_eq!(after.state(), MembershipState::Unrolled);
+    drop((hub, user));
+    cluster.shut_down().await;
+}
