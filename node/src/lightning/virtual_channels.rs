@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::{Network, OutPoint, TxOut, absolute};
+use bitcoin::{Network, OutPoint, Transaction, TxOut, absolute};
 use channel_contracts::batch::PendingHtlc;
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::ln::channel_state::InboundHTLCStateDetails;
@@ -20,6 +20,7 @@ use super::channels::{ChannelCommandError, ForwardingFees, OpenChannel};
 use super::room::Lightning;
 use super::types::{ChannelId, ChannelRef, NodeId};
 use super::withheld::WithheldKind;
+use crate::store::Ticket;
 
 /// Least confirmations of a root before its channels are used. With one, a reorg of one block
 /// closes every channel of the batch (BATCHES §4.3).
@@ -164,5 +165,41 @@ impl Lightning {
     /// transaction alone asks for nothing.
     pub fn withheld_leaves(&self) -> BTreeMap<OutPoint, WithheldKind> {
         self.parts.gate.withheld.leaves()
+    }
+
+    /// The closing transaction of the retired channel with the funding output `funding`, parked
+    /// until somebody puts that on chain.
+    pub fn parked_closing(&self, funding: OutPoint) -> Option<Transaction> {
+        self.parts.gate.withheld.parked(funding)
+    }
+
+    /// Forgets what waits for `funding`: it can never be on chain any more, or what spends it is
+    /// buried.
+    pub fn forget_withheld(&self, funding: OutPoint) -> Ticket {
+        self.parts.gate.withheld.forget(funding)
+    }
+
+    /// How many HTLCs of a closed channel LDK still watches.
+    pub fn watched_htlcs(&self, channel_id: ChannelId) -> usize {
+        self.claimable(channel_id).iter().filter(|claim| claim.hash.is_some()).count()
+    }
+
+    /// Lets go of the monitor of a channel that is closed and whose funding output can never be on
+    /// chain any more: the next start leaves it out. The mark is durable with the ticket. `None`
+    /// while the channel is open or has HTLCs, or if there is no such monitor.
+    pub fn forget_monitor(&self, channel_id: ChannelId) -> Option<Ticket> {
+        let parts = &self.parts;
+        let is_open =
+            parts.manager.list_channels().iter().any(|open| open.channel_id == channel_id.into());
+        if is_open || self.watched_htlcs(channel_id) > 0 {
+            return None;
+        }
+        let monitor = parts.chain_monitor.get_monitor(channel_id.into()).ok()?;
+        Some(parts.persister.mark_dead(&monitor.persistence_key()))
+    }
+
+    /// Whether LDK still watches the chain for `channel_id`.
+    pub fn has_monitor(&self, channel_id: ChannelId) -> bool {
+        self.parts.chain_monitor.get_monitor(channel_id.into()).is_ok()
     }
 }

@@ -61,6 +61,14 @@ pub enum Table {
     UserBatchEvent,
     /// Leaves of batches that are to be brought onto the chain, by funding outpoint.
     Unroll,
+    /// Closing transactions of retired channels of batches, by funding outpoint.
+    ParkedClosing,
+    /// Tree secrets that users handed over, sealed, by batch id and node id.
+    ReleasedKey,
+    /// The transaction that takes outputs of a batch back and is under way, by batch id.
+    Settlement,
+    /// Monitors that the next start leaves out, by monitor name.
+    DeadMonitor,
 }
 
 impl Table {
@@ -107,6 +115,10 @@ impl Table {
             Table::UserBatch => "user-batch",
             Table::UserBatchEvent => "user-batch-event",
             Table::Unroll => "unroll",
+            Table::ParkedClosing => "parked-closing",
+            Table::ReleasedKey => "released-key",
+            Table::Settlement => "settlement",
+            Table::DeadMonitor => "dead-monitor",
         }
     }
 
