@@ -38,7 +38,7 @@ pub async fn a_member_leaves_by_its_own_machine(net: &mut Cluster) {
     net.node("ada").lightning.connect(hub, &address).await.unwrap();
     let capacity = Amount::from_sat(CAPACITY_SAT);
     let request = JoinRequest { hub, capacity, inbound: Amount::ZERO };
-    net.node("ada").batches.join(&request).await.unwrap();
+    net.node("ada").batches.join(&request, None).await.unwrap();
     let joined = until(net, |wish| wish.state == UserPhase::Leaf(LeafState::Funded)).await;
     let funding = joined.funding.unwrap();
     let early = net.node("ada").batches.exit(funding).await.unwrap_err();
