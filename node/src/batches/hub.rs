@@ -20,6 +20,7 @@ use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, TreeTerms, 
 
 use super::Parts;
 use super::record::{EventLog, StoredTree};
+use super::settlement::Settling;
 use crate::chain::fees::FeePurpose;
 use crate::chain::virtual_confirmation::{SignedLeaf, VirtualBatch};
 use crate::lightning::types::ChannelRef;
@@ -32,6 +33,10 @@ pub(super) struct HubLife {
     pub log: EventLog,
     /// The channels opened for it.
     pub channels: HashMap<Peer, ChannelRef>,
+    /// What it remembers of its end.
+    pub settling: Settling,
+    /// The best block told to it.
+    pub best: u32,
     round: Option<Round>,
 }
 
@@ -67,7 +72,8 @@ impl Round {
 impl HubLife {
     /// A batch that begins, or one that is read back: its sessions are gone.
     pub fn new(machine: HubBatch, log: EventLog) -> Self {
-        Self { machine, log, channels: HashMap::new(), round: None }
+        let (channels, settling) = (HashMap::new(), Settling::default());
+        Self { machine, log, channels, settling, best: 0, round: None }
     }
 
     /// Puts the stored tree of a batch back that may be on chain. An earlier one has nothing to
@@ -77,6 +83,7 @@ impl HubLife {
     ///
     /// If what is stored is not the tree of the batch.
     pub fn restore(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        self.set_aside_if_over(parts);
         if !matches!(
             self.machine.phase(),
             HubPhase::Publishing
@@ -112,7 +119,7 @@ impl HubLife {
             transaction: stored.transaction()?,
             session: Session::Signed(Box::new(tree)),
         });
-        Ok(())
+        self.restore_settling(parts)
     }
 
     /// The signed tree, once there is one.
@@ -241,13 +248,13 @@ impl HubLife {
             }
             HubEffect::FundChannels { peers, .. } => self.fund_channels(parts, &peers),
             HubEffect::BroadcastBatch { txid, .. } => self.broadcast(parts, txid).await?,
-            HubEffect::CheckRelease { .. }
-            | HubEffect::PlanReclaim
-            | HubEffect::CloseForSweep { .. }
-            | HubEffect::SweepExpired => {
-                tracing::error!(batch = %self.machine.id(), ?effect, "settlement is not built yet");
-                vec![]
+            HubEffect::CheckRelease { peer, secret } => {
+                self.check_release(parts, peer, secret).await?
             }
+            HubEffect::PlanReclaim | HubEffect::SweepExpired => {
+                self.settle(parts, self.best).await?
+            }
+            HubEffect::CloseForSweep { peers } => self.close_for_sweep(parts, &peers),
             // The loop wakes by itself.
             HubEffect::WakeAt { .. } => vec![],
         })

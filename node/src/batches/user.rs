@@ -148,7 +148,11 @@ impl UserLife {
                 }
                 vec![]
             }
-            UserEffect::BeginRollover | UserEffect::PublishClosing | UserEffect::ForgetChannel => {
+            // The parked closing transaction leaves by the gate once the leaf is in a block, and
+            // at each start again (`lightning/withheld.rs`). What is dead is found from the
+            // records of the chain at each block, for either role (`settlement/watch.rs`).
+            UserEffect::PublishClosing | UserEffect::ForgetChannel => vec![],
+            UserEffect::BeginRollover => {
                 tracing::error!(registration = %self.registration(), ?effect, "not built yet");
                 vec![]
             }

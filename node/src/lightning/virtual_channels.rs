@@ -173,6 +173,11 @@ impl Lightning {
         self.parts.gate.withheld.parked(funding)
     }
 
+    /// The funding outputs that closing transactions are parked for.
+    pub fn parked_fundings(&self) -> Vec<OutPoint> {
+        self.parts.gate.withheld.parked_leaves()
+    }
+
     /// Forgets what waits for `funding`: it can never be on chain any more, or what spends it is
     /// buried.
     pub fn forget_withheld(&self, funding: OutPoint) -> Ticket {

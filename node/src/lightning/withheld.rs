@@ -123,6 +123,11 @@ impl Withheld {
         self.parked.lock().get(&leaf).cloned()
     }
 
+    /// The funding outputs that closing transactions are parked for.
+    pub fn parked_leaves(&self) -> Vec<OutPoint> {
+        self.parked.lock().keys().copied().collect()
+    }
+
     /// Forgets everything about the funding output `leaf`: nothing of it can be on chain any
     /// more, or all of it is buried.
     pub fn forget(&self, leaf: OutPoint) -> Ticket {

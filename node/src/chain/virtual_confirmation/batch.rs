@@ -202,6 +202,11 @@ impl VirtualBatch {
         self.state.spent.iter().find(|spend| spend.outpoint == node).copied()
     }
 
+    /// Whether a node output was spent by another than its tree transaction.
+    pub(super) fn is_taken_from(&self) -> bool {
+        self.state.spent.iter().any(|spend| self.nodes.get(&spend.outpoint) != Some(&spend.by))
+    }
+
     /// The spend of a node output above `leaf` by another than its tree transaction: the leaf
     /// can never be on chain then.
     pub fn taken_above(&self, leaf: &VirtualLeaf) -> Option<NodeSpend> {

@@ -209,6 +209,22 @@ impl VirtualConfirmations {
         self.write_changed(&mut state, |batch| batch.blocks_disconnected(fork_point));
     }
 
+    /// Returns the leaves, each with the root of its batch, that can never be on chain any more:
+    /// an output above them was taken otherwise, `depth` blocks deep at `best`.
+    pub fn dead_leaves(&self, best: u32, depth: u32) -> Vec<(OutPoint, Txid)> {
+        let state = self.state.lock();
+        let mut dead = Vec::new();
+        for batch in state.batches.values().filter(|batch| batch.is_taken_from()) {
+            for leaf in batch.leaves() {
+                let taken = batch.taken_above(leaf);
+                if taken.is_some_and(|spend| spend.confirmations(best) >= depth) {
+                    dead.push((batch.root(), leaf.txid()));
+                }
+            }
+        }
+        dead
+    }
+
     /// Returns the record of the batch whose root is `root`.
     pub fn get(&self, root: OutPoint) -> Option<VirtualBatch> {
         self.state.lock().batches.get(&root).cloned()
