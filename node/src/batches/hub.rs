@@ -9,7 +9,7 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use channel_contracts::batch::hub::{HubInput, TreeMember};
 use channel_contracts::batch::message::{Message, Propose, Sign, Signed};
 use channel_contracts::batch::{
-    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, Peer, Timestamp,
+    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubRejection, Peer, Timestamp,
 };
 use channel_contracts::musig::{
     HubNonces, HubPartials, HubSessionError, NonceSeed, PartialSignature, PublicNonce, SignedTree,
@@ -488,8 +488,14 @@ impl HubLife {
 
     /// Lets the machine decide and applies its events. A rejection is said in the log.
     pub fn decide(&mut self, input: HubInput, now: Timestamp, writes: &mut Batch) -> Decided {
+        let early = early_release(&input);
         let decision = match self.machine.decide(input, now) {
             Ok(decision) => decision,
+            // It comes again when LDK has said here too that the channel is closed.
+            Err(HubRejection::NotRetired { peer }) if early.is_some() => {
+                self.settling.early.extend(early.map(|message| (peer, message)));
+                return Decided::default();
+            }
             Err(rejection) => {
                 tracing::info!(batch = %self.machine.id(), %rejection, "batch goes on unchanged");
                 return Decided::default();
@@ -500,7 +506,31 @@ impl HubLife {
             say(self.machine.id(), event);
             self.machine.apply(event.clone());
         }
-        Decided { events: decision.events, effects: decision.effects }
+        let mut decided = Decided { events: decision.events, effects: decision.effects };
+        for peer in decided.events.iter().filter_map(retired).collect::<Vec<_>>() {
+            if let Some(message) = self.settling.early.remove(&peer) {
+                let input = HubInput::Message { peer, message, banned_until: None };
+                let Decided { events, effects } = self.decide(input, now, writes);
+                decided.events.extend(events);
+                decided.effects.extend(effects);
+            }
+        }
+        decided
+    }
+}
+
+/// A `release`: it may overtake the end of its channel.
+fn early_release(input: &HubInput) -> Option<Message> {
+    match input {
+        HubInput::Message { message: message @ Message::Release(_), .. } => Some(message.clone()),
+        _ => None,
+    }
+}
+
+fn retired(event: &HubEvent) -> Option<Peer> {
+    match event {
+        HubEvent::Retired { peer } => Some(*peer),
+        _ => None,
     }
 }
 

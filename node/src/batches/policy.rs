@@ -22,6 +22,8 @@ pub struct BatchPolicy {
     /// What it is worth to the hub to have a satoshi back a whole life before the expiry, in
     /// millionths of it.
     pub early_value_ppm: u32,
+    /// Blocks without another release before paths of users who keep their keys are published.
+    pub reclaim_patience: u32,
     /// The most that transactions which settle a batch pay.
     pub settle_feerate_max: FeeRate,
 }
@@ -51,6 +53,7 @@ impl BatchPolicy {
             },
             life: config.life_blocks,
             early_value_ppm: config.early_value_ppm,
+            reclaim_patience: config.reclaim_patience_blocks,
             settle_feerate_max: FeeRate::from_sat_per_vb(config.exit_feerate_max_sat_per_vb)
                 .unwrap_or(FEERATE_CEILING),
         }

@@ -273,6 +273,8 @@ pub struct BatchConfig {
     /// Hub: what it is worth to have a satoshi of a batch back a whole life before the expiry, in
     /// millionths of it.
     pub early_value_ppm: u32,
+    /// Hub: blocks without another release before paths of users who keep their keys are published.
+    pub reclaim_patience_blocks: u32,
 }
 
 impl Default for BatchConfig {
@@ -289,6 +291,7 @@ impl Default for BatchConfig {
             fee_max_sat: 1_000,
             exit_feerate_max_sat_per_vb: 500,
             early_value_ppm: 5_000,
+            reclaim_patience_blocks: 144,
         }
     }
 }

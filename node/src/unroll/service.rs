@@ -197,26 +197,30 @@ impl Unroller {
     /// Wants nothing more for `reason` that ends in an output of the batch `root`, but what is in
     /// `kept`. What is published of it may still be confirmed.
     pub fn keep_only(&self, root: OutPoint, reason: Reason, kept: &BTreeSet<OutPoint>) {
+        self.drop_wants(root, |funding, want| want.reason == reason && !kept.contains(funding));
+    }
+
+    /// Wants nothing more of the batch `root`, and lets commitments of it wait: what is left of it
+    /// is taken back, and LDK closes its channels for the books alone. To be said again after a
+    /// restart.
+    pub fn set_aside(&self, root: OutPoint) {
+        self.set_aside.lock().insert(root);
+        self.drop_wants(root, |_, _| true);
+    }
+
+    fn drop_wants(&self, root: OutPoint, which: impl Fn(&OutPoint, &Want) -> bool) {
         let mut dropped = false;
         for (funding, want) in &mut *self.wants.lock() {
             let is_of = want.path.first().is_some_and(|top| top.input[0].previous_output == root);
-            if is_of && want.reason == reason && !kept.contains(funding) && !want.dropped {
+            if is_of && !want.dropped && which(funding, want) {
                 want.dropped = true;
                 dropped = true;
-                tracing::info!(%funding, ?reason, "leaf need not be brought onto the chain");
+                tracing::info!(%funding, reason = ?want.reason, "leaf is wanted no more");
             }
         }
         if dropped {
             self.woken.notify_one();
         }
-    }
-
-    /// Lets commitments of the batch `root` wait: what is left of it is taken back, and LDK
-    /// closes its channels for the books alone. To be said again after a restart.
-    pub fn set_aside(&self, root: OutPoint) {
-        self.set_aside.lock().insert(root);
-        let nothing = BTreeSet::new();
-        self.keep_only(root, Reason::Commitment, &nothing);
     }
 
     /// What is on its way onto the chain, by funding outpoint.

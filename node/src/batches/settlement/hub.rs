@@ -5,14 +5,15 @@
 //! way for a batch; it is replaced when it no longer fits or does not confirm. So nothing but
 //! that transaction is remembered, and it is durable before it is broadcast.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{
     Amount, FeeRate, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Weight, absolute,
     transaction,
 };
 use channel_contracts::batch::hub::HubInput;
-use channel_contracts::batch::{HubEffect, HubPhase, Peer};
+use channel_contracts::batch::message::Message;
+use channel_contracts::batch::{Deadlines, HubEffect, HubPhase, Peer};
 use channel_contracts::musig::reclaim::{
     ReclaimError, ReleasedKeys, key_path_witness, sweep_witness,
 };
@@ -33,11 +34,15 @@ use crate::wallet::Coin;
 pub(in crate::batches) struct Settling {
     /// Keys that users handed over.
     released: ReleasedKeys,
+    /// Keys that came before LDK said here that their channel is closed.
+    pub early: BTreeMap<Peer, Message>,
     /// Who handed over a wrong one.
     refused: BTreeSet<Peer>,
     pending: Option<Pending>,
     /// Whether this process has broadcast it.
     broadcast: bool,
+    /// The best block when the last key came, or this process first looked.
+    quiet_since: Option<u32>,
 }
 
 impl Settling {
@@ -129,6 +134,7 @@ impl HubLife {
                 record::put_released(parts, batch, peer, &secret, &mut writes);
                 parts.committer.durable(parts.committer.enqueue(writes)).await?;
                 self.settling.refused.remove(&peer);
+                self.settling.quiet_since = None;
                 true
             }
             Err(error) => {
@@ -206,12 +212,29 @@ impl HubLife {
                 let early_value_ppm =
                     early_value_ppm(policy.early_value_ppm, policy.life, best, expiry);
                 let worth = ReclaimPolicy::Worth { feerate: wanted, early_value_ppm };
-                chain.reclaim(&self.settling.released.slots(), worth)
+                // Others may release yet, and make it cheaper.
+                let since = *self.settling.quiet_since.get_or_insert(best);
+                let may_publish = best >= since.saturating_add(policy.reclaim_patience);
+                let live = self.live(&tree, best);
+                chain.reclaim(&self.settling.released.slots(), &live, worth, may_publish)
             }
         };
         self.publish(parts, root, &goal).await?;
         self.take(parts, &tree, &goal.take, best, Rates { wanted, most, contested }).await?;
         Ok(vec![])
+    }
+
+    /// The users whose channel is open, while they have the right to keep it: they must roll over
+    /// within the window (§5.2).
+    fn live(&self, tree: &BatchTree, best: u32) -> BTreeSet<UserSlot> {
+        let deadlines = Deadlines::new(self.machine.expiry(), tree.shape().levels());
+        let ends = deadlines.ok().map(|deadlines| deadlines.rollover_ends());
+        if ends.is_some_and(|ends| best > ends.to_consensus_u32()) {
+            return BTreeSet::new();
+        }
+        let members = self.machine.members().values();
+        let open = members.zip((0..).map(UserSlot)).filter(|(member, _)| !member.retired);
+        open.map(|(_, slot)| slot).collect()
     }
 
     /// Has the unroller publish what must be on chain first, and no more than that.
@@ -292,10 +315,10 @@ impl HubLife {
         let batch = self.machine.id();
         let mut writes = Batch::default();
         pending.put(batch, &mut writes);
-        let _with_the_next = parts.committer.enqueue(writes);
-        let ticket = parts.wallet.apply_unconfirmed(&pending.transaction);
-        parts.committer.durable(ticket).await?;
-        parts.committer.durable(parts.committer.now()).await?;
+        let recorded = parts.committer.enqueue(writes);
+        let counted = parts.wallet.apply_unconfirmed(&pending.transaction);
+        parts.committer.durable(recorded).await?;
+        parts.committer.durable(counted).await?;
         if let Some(replaced) = replaced {
             parts.broadcasts.withdraw(replaced);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bitcoin::{Amount, FeeRate, OutPoint, Weight, absolute};
 use channel_contracts::musig::{ReclaimPlan, ReclaimPolicy};
+use channel_contracts::tree::shape::Child;
 use channel_contracts::tree::{BatchTree, UserSlot};
 
 use crate::chain::virtual_confirmation::NodeSpend;
@@ -78,20 +79,47 @@ impl<'a> TreeOnChain<'a> {
     /// Before E: what the keys of `released` users open, if `policy` finds it worth its fees
     /// (§8.2). While transactions must be published first nothing is taken, so that one
     /// transaction takes all of it.
-    pub fn reclaim(&self, released: &BTreeSet<UserSlot>, policy: ReclaimPolicy) -> Goal {
-        let plan = ReclaimPlan::new(self.tree, released, &self.published(), policy);
+    ///
+    /// Nothing is published that puts the channel of a user of `live` on chain: those have not
+    /// refused anything yet.
+    pub fn reclaim(
+        &self,
+        released: &BTreeSet<UserSlot>,
+        live: &BTreeSet<UserSlot>,
+        policy: ReclaimPolicy,
+        may_publish: bool,
+    ) -> Goal {
+        let kept = self.behind(live);
+        let released: BTreeSet<UserSlot> = released.difference(&kept).copied().collect();
+        let plan = ReclaimPlan::new(self.tree, &released, &self.published(), policy);
         let unspent: BTreeSet<usize> = self.unspent().into_iter().collect();
-        let is_gone = |node: usize| {
-            let above = std::iter::successors(Some(node), |node| self.parent(*node));
-            above.into_iter().any(|node| self.spends[node].is_some() && !self.is_published(node))
-        };
-        let publish = plan.publish.into_iter().filter(|node| !is_gone(*node));
+        let publish = plan.publish.into_iter().filter(|node| may_publish && !self.is_gone(*node));
         let publish: BTreeSet<OutPoint> = publish.map(|node| self.output_of(node)).collect();
         let take = match publish.is_empty() {
             true => plan.key_path.into_iter().filter(|node| unspent.contains(node)).collect(),
             false => vec![],
         };
         Goal { take, publish }
+    }
+
+    /// The users who are reached only through a transaction that funds a channel of `live`.
+    fn behind(&self, live: &BTreeSet<UserSlot>) -> BTreeSet<UserSlot> {
+        let funds_live = |node: &usize| {
+            let children = &self.tree.nodes()[*node].shape.children;
+            let funds = |child: &Child| matches!(child, Child::Channel(s) if live.contains(s));
+            !self.is_published(*node) && children.iter().any(funds)
+        };
+        let below = |node: usize| {
+            let users = self.tree.nodes()[node].shape.users.clone();
+            users.filter_map(|user| u16::try_from(user).ok().map(UserSlot))
+        };
+        self.nodes().filter(funds_live).flat_map(below).collect()
+    }
+
+    /// Whether the output of a node, or one above it, was taken.
+    fn is_gone(&self, node: usize) -> bool {
+        let mut above = std::iter::successors(Some(node), |node| self.parent(*node));
+        above.any(|node| self.spends[node].is_some() && !self.is_published(node))
     }
 
     /// From E on: whatever is there and worth more than the input that takes it (§8.3).
