@@ -71,7 +71,7 @@ impl Batches {
                     self.parts.send(peer, &Message::Declined(Declined { registration, reason }));
                     return vec![];
                 };
-                let until = state.faults.get(&peer).and_then(|faults| faults.until);
+                let until = state.faults.banned_until(peer);
                 for_hub(id, message, until)
             }
             Message::Nonces(of) => member(state, of.batch, of.attempt, message),

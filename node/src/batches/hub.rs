@@ -9,7 +9,7 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use channel_contracts::batch::hub::{HubInput, TreeMember};
 use channel_contracts::batch::message::{Message, Propose, Sign, Signed};
 use channel_contracts::batch::{
-    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, Peer, Timestamp,
+    Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubRejection, Peer, Timestamp,
 };
 use channel_contracts::musig::{
     HubNonces, HubPartials, HubSessionError, NonceSeed, PartialSignature, PublicNonce, SignedTree,
@@ -20,6 +20,7 @@ use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, Shape, Tree
 
 use super::Parts;
 use super::record::{EventLog, StoredTree};
+use super::settlement::Settling;
 use crate::chain::fees::FeePurpose;
 use crate::chain::virtual_confirmation::{SignedLeaf, VirtualBatch};
 use crate::lightning::types::ChannelRef;
@@ -32,6 +33,10 @@ pub(super) struct HubLife {
     pub log: EventLog,
     /// The channels opened for it.
     pub channels: HashMap<Peer, ChannelRef>,
+    /// What it remembers of its end.
+    pub settling: Settling,
+    /// The best block told to it.
+    pub best: u32,
     round: Option<Round>,
 }
 
@@ -67,7 +72,8 @@ impl Round {
 impl HubLife {
     /// A batch that begins, or one that is read back: its sessions are gone.
     pub fn new(machine: HubBatch, log: EventLog) -> Self {
-        Self { machine, log, channels: HashMap::new(), round: None }
+        let (channels, settling) = (HashMap::new(), Settling::default());
+        Self { machine, log, channels, settling, best: 0, round: None }
     }
 
     /// Puts the stored tree of a batch back that may be on chain. An earlier one has nothing to
@@ -77,6 +83,7 @@ impl HubLife {
     ///
     /// If what is stored is not the tree of the batch.
     pub fn restore(&mut self, parts: &Parts) -> Result<(), StoreError> {
+        self.set_aside_if_over(parts);
         if !matches!(
             self.machine.phase(),
             HubPhase::Publishing
@@ -112,7 +119,7 @@ impl HubLife {
             transaction: stored.transaction()?,
             session: Session::Signed(Box::new(tree)),
         });
-        Ok(())
+        self.restore_settling(parts)
     }
 
     /// The signed tree, once there is one.
@@ -244,13 +251,13 @@ impl HubLife {
             }
             HubEffect::FundChannels { peers, .. } => self.fund_channels(parts, &peers),
             HubEffect::BroadcastBatch { txid, .. } => self.broadcast(parts, txid).await?,
-            HubEffect::CheckRelease { .. }
-            | HubEffect::PlanReclaim
-            | HubEffect::CloseForSweep { .. }
-            | HubEffect::SweepExpired => {
-                tracing::error!(batch = %self.machine.id(), ?effect, "settlement is not built yet");
-                vec![]
+            HubEffect::CheckRelease { peer, secret } => {
+                self.check_release(parts, peer, secret).await?
             }
+            HubEffect::PlanReclaim | HubEffect::SweepExpired => {
+                self.settle(parts, self.best).await?
+            }
+            HubEffect::CloseForSweep { peers } => self.close_for_sweep(parts, &peers),
             // The loop wakes by itself.
             HubEffect::WakeAt { .. } => vec![],
         })
@@ -484,8 +491,14 @@ impl HubLife {
 
     /// Lets the machine decide and applies its events. A rejection is said in the log.
     pub fn decide(&mut self, input: HubInput, now: Timestamp, writes: &mut Batch) -> Decided {
+        let early = early_release(&input);
         let decision = match self.machine.decide(input, now) {
             Ok(decision) => decision,
+            // It comes again when LDK has said here too that the channel is closed.
+            Err(HubRejection::NotRetired { peer }) if early.is_some() => {
+                self.settling.early.extend(early.map(|message| (peer, message)));
+                return Decided::default();
+            }
             Err(rejection) => {
                 tracing::info!(batch = %self.machine.id(), %rejection, "batch goes on unchanged");
                 return Decided::default();
@@ -496,7 +509,31 @@ impl HubLife {
             say(self.machine.id(), event);
             self.machine.apply(event.clone());
         }
-        Decided { events: decision.events, effects: decision.effects }
+        let mut decided = Decided { events: decision.events, effects: decision.effects };
+        for peer in decided.events.iter().filter_map(retired).collect::<Vec<_>>() {
+            if let Some(message) = self.settling.early.remove(&peer) {
+                let input = HubInput::Message { peer, message, banned_until: None };
+                let Decided { events, effects } = self.decide(input, now, writes);
+                decided.events.extend(events);
+                decided.effects.extend(effects);
+            }
+        }
+        decided
+    }
+}
+
+/// A `release`: it may overtake the end of its channel.
+fn early_release(input: &HubInput) -> Option<Message> {
+    match input {
+        HubInput::Message { message: message @ Message::Release(_), .. } => Some(message.clone()),
+        _ => None,
+    }
+}
+
+fn retired(event: &HubEvent) -> Option<Peer> {
+    match event {
+        HubEvent::Retired { peer } => Some(*peer),
+        _ => None,
     }
 }
 

@@ -8,6 +8,8 @@
 //! - `arrivals.rs`: who hears what peers say. `exit.rs`: how a user leaves.
 //! - `rollover/`: how a balance moves into a newer batch.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
+//! - `settlement/`: how a batch ends.
+//! - `faults.rs`: who broke off, and how long it must wait.
 //! - `record.rs`: what the store has of them.
 //! - `policy.rs`: what a hub offers and a user accepts, from the configuration.
 //!
@@ -15,10 +17,11 @@
 //! process, and LDK drops channels without funding. From the signed tree on, a hub's batch and a
 //! user's path are durable before anybody is told.
 //!
-//! Source: BATCHES §3 to §5.
+//! Source: BATCHES §3 to §5 and §8.
 
 mod arrivals;
 mod exit;
+mod faults;
 mod hub;
 mod path_file;
 mod policy;
@@ -26,6 +29,7 @@ mod record;
 mod requests;
 mod rollover;
 mod service;
+mod settlement;
 mod user;
 mod view;
 
@@ -38,6 +42,7 @@ pub use path_file::{PathFile, PathFileError, PathReport};
 pub use policy::{BatchPolicy, BatchRole};
 pub use requests::{JoinError, JoinRequest};
 pub use service::Batches;
+pub use settlement::{ReleaseError, SettlementView};
 pub use view::{BatchView, JoinState, JoinView};
 
 use crate::chain::ChainSource;

@@ -1,8 +1,10 @@
 //! What a hub offers and a user accepts.
 
+use bitcoin::FeeRate;
 use channel_contracts::batch::hub::HubPolicy;
 use channel_contracts::batch::user::UserPolicy;
 
+use crate::chain::fees::FEERATE_CEILING;
 use crate::config::BatchConfig;
 pub use crate::config::BatchRole;
 
@@ -17,6 +19,13 @@ pub struct BatchPolicy {
     pub user: UserPolicy,
     /// Blocks from the confirmation of a batch to its expiry.
     pub life: u32,
+    /// What it is worth to the hub to have a satoshi back a whole life before the expiry, in
+    /// millionths of it.
+    pub early_value_ppm: u32,
+    /// Blocks without another release before paths of users who keep their keys are published.
+    pub reclaim_patience: u32,
+    /// The most that transactions which settle a batch pay.
+    pub settle_feerate_max: FeeRate,
 }
 
 impl BatchPolicy {
@@ -43,6 +52,10 @@ impl BatchPolicy {
                 ..UserPolicy::default()
             },
             life: config.life_blocks,
+            early_value_ppm: config.early_value_ppm,
+            reclaim_patience: config.reclaim_patience_blocks,
+            settle_feerate_max: FeeRate::from_sat_per_vb(config.exit_feerate_max_sat_per_vb)
+                .unwrap_or(FEERATE_CEILING),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! queue in memory. One that is lost in a crash is found again at the start, when each machine
 //! is compared with the records of channels and of the chain.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,13 +14,14 @@ use bitcoin::{Amount, OutPoint, Txid, absolute};
 use channel_contracts::batch::hub::HubInput;
 use channel_contracts::batch::user::UserInput;
 use channel_contracts::batch::{
-    BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubPolicy, LeafState, Peer, RegistrationId,
-    Timestamp, UserEffect, UserPhase,
+    BatchId, HubBatch, HubEffect, HubPhase, HubPolicy, LeafState, RegistrationId, Timestamp,
+    UserEffect, UserPhase,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::Parts;
+use super::faults::Faults;
 use super::hub::HubLife;
 use super::record::{EventLog, HubBegun, load_hub, load_user};
 use super::rollover::{self, Rollovers};
@@ -42,6 +43,8 @@ pub struct Batches {
     pub(super) state: AsyncMutex<State>,
     /// What LDK said since the last turn.
     heard: Mutex<VecDeque<Heard>>,
+    /// Funding outputs of channels whose monitors go with the next start.
+    pub(super) forgotten: Mutex<HashSet<OutPoint>>,
     woken: Notify,
     views: watch::Sender<u64>,
     /// Whether payments and channels concern a rollover.
@@ -54,7 +57,7 @@ pub(super) struct State {
     /// The batch that gathers users.
     gathering: Option<BatchId>,
     pub user: BTreeMap<RegistrationId, UserLife>,
-    pub faults: HashMap<Peer, Faults>,
+    pub faults: Faults,
     pub rollovers: Rollovers,
     /// The best block told to the machines.
     pub best: u32,
@@ -66,13 +69,6 @@ impl State {
         let failed = |life: &HubLife| matches!(life.machine.phase(), HubPhase::Failed { .. });
         self.hub.iter().filter(move |(_, life)| failed(life)).map(|(id, _)| *id)
     }
-}
-
-/// How often a peer broke off in a row, and until when it must wait.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Faults {
-    count: u32,
-    pub until: Option<Timestamp>,
 }
 
 /// What LDK said about a channel that may be one of a batch.
@@ -90,6 +86,8 @@ pub(super) enum Input {
     User(RegistrationId, UserInput),
     /// The hub is connected again and may not have heard what this wish said last.
     Repeat(RegistrationId),
+    /// It is time to look at what a hub can take back of a batch.
+    Settle(BatchId),
 }
 
 pub(super) enum Effect {
@@ -122,6 +120,7 @@ impl Batches {
             parts,
             state: AsyncMutex::new(state),
             heard: Mutex::default(),
+            forgotten: Mutex::default(),
             woken: Notify::new(),
             views: watch::Sender::new(0),
             is_moving: AtomicBool::new(true),
@@ -242,9 +241,9 @@ impl Batches {
         Ok(())
     }
 
-    /// What the records of channels know and a user's machine does not.
+    /// What the records of channels know and a machine does not.
     fn missed(&self, state: &State) -> Vec<Input> {
-        let mut inputs = Vec::new();
+        let mut inputs = self.retired_at_hubs(state);
         for (id, life) in &state.user {
             let (Some(channel), Some(funding)) = (life.channel, life.funding()) else { continue };
             let Some(record) = self.parts.channels.recorded(channel) else { continue };
@@ -297,6 +296,7 @@ impl Batches {
         if best != state.best {
             state.best = best;
             inputs.extend(self.block(state, best));
+            inputs.extend(self.settlement_inputs(state, best));
         }
         inputs
     }
@@ -393,9 +393,15 @@ impl Batches {
         inputs: Vec<Input>,
     ) -> Result<(), StoreError> {
         let mut inputs = inputs;
-        while !inputs.is_empty() {
-            let effects = self.decide(state, std::mem::take(&mut inputs)).await?;
-            inputs = self.act(state, effects).await?;
+        loop {
+            while !inputs.is_empty() {
+                let effects = self.decide(state, std::mem::take(&mut inputs)).await?;
+                inputs = self.act(state, effects).await?;
+            }
+            inputs = self.due_releases(state);
+            if inputs.is_empty() {
+                break;
+            }
         }
         self.views.send_modify(|turns| *turns += 1);
         Ok(())
@@ -433,6 +439,10 @@ impl Batches {
                     let owed = life.machine.unfinished_effects();
                     effects.extend(owed.into_iter().map(|e| Effect::User(id, e)));
                 }
+                Input::Settle(id) => {
+                    let owed = state.hub.get(&id).map(HubLife::settling_effects);
+                    effects.extend(owed.into_iter().flatten().map(|e| Effect::Hub(id, e)));
+                }
             }
         }
         if !writes.is_empty() {
@@ -455,6 +465,7 @@ impl Batches {
             match effect {
                 Effect::Hub(id, effect) => {
                     let Some(life) = state.hub.get_mut(&id) else { continue };
+                    life.best = state.best;
                     let came = life.run(&self.parts, effect).await?;
                     inputs.extend(came.into_iter().map(|input| Input::Hub(id, input)));
                 }
@@ -510,27 +521,6 @@ fn closed(kind: Option<CloseKind>) -> UserInput {
     match kind {
         Some(CloseKind::Cooperative) => UserInput::ChannelClosed,
         _ => UserInput::ChannelFailed,
-    }
-}
-
-trait Learn {
-    fn learn(&mut self, event: &HubEvent, now: Timestamp);
-}
-
-impl Learn for HashMap<Peer, Faults> {
-    /// Counts who broke off, and forgets it of who came through.
-    fn learn(&mut self, event: &HubEvent, now: Timestamp) {
-        match event {
-            HubEvent::MemberLeftOut { peer, reason, .. } if reason.is_fault() => {
-                let faults = self.entry(*peer).or_default();
-                faults.count += 1;
-                faults.until = Some(now.plus_ms(HubPolicy::back_off_ms(faults.count)));
-            }
-            HubEvent::Retired { peer } => {
-                self.remove(peer);
-            }
-            _ => {}
-        }
     }
 }
 

@@ -157,10 +157,10 @@ impl UserLife {
             }
             // The service rolls over: it takes several wishes.
             UserEffect::BeginRollover => vec![],
-            UserEffect::PublishClosing | UserEffect::ForgetChannel => {
-                tracing::error!(registration = %self.registration(), ?effect, "not built yet");
-                vec![]
-            }
+            // The parked closing transaction leaves by the gate once the leaf is in a block, and
+            // at each start again (`lightning/withheld.rs`). What is dead is found from the
+            // records of the chain at each block, for either role (`settlement/watch.rs`).
+            UserEffect::PublishClosing | UserEffect::ForgetChannel => vec![],
             // The record of the path watches for the root; the loop wakes by itself.
             UserEffect::WatchRoot { .. } | UserEffect::WakeAt { .. } => vec![],
         })

@@ -7,6 +7,7 @@
 
 use bitcoin::OutPoint;
 
+use super::record::ChannelState;
 use super::request::OpenError;
 use super::service::Channels;
 use crate::journal::ChannelEvent;
@@ -103,6 +104,23 @@ impl Channels {
             self.ended_before_funding(&record, why);
         } else if let Some(unfunded) = self.parts.lightning.unfunded_channel(channel) {
             self.give_up(&record, unfunded.temporary_id, why);
+        }
+    }
+
+    /// Closes a channel whose funding output can never be on chain any more, or is about to be
+    /// taken back: LDK must not go on honouring its balances. Its commitment is withheld. Nothing
+    /// happens if it is closed.
+    pub fn close_for_the_books(&self, channel: ChannelRef, why: &str) {
+        let record = self.recorded(channel).filter(|record| record.batch);
+        let Some(record) = record.filter(|record| record.state != ChannelState::Closed) else {
+            return;
+        };
+        let Some(channel_id) = record.channel_id else { return };
+        if record.state != ChannelState::ForceClosing {
+            self.append(ChannelEvent::CloseRequested { channel, force: true });
+        }
+        if let Err(error) = self.parts.lightning.force_close_channel(channel_id, record.peer, why) {
+            tracing::debug!(%channel, %error, "channel was gone already");
         }
     }
 

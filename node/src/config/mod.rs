@@ -270,6 +270,11 @@ pub struct BatchConfig {
     pub fee_max_sat: u64,
     /// The most that an exit pays for a path's transactions, sat/vB.
     pub exit_feerate_max_sat_per_vb: u64,
+    /// Hub: what it is worth to have a satoshi of a batch back a whole life before the expiry, in
+    /// millionths of it.
+    pub early_value_ppm: u32,
+    /// Hub: blocks without another release before paths of users who keep their keys are published.
+    pub reclaim_patience_blocks: u32,
 }
 
 impl Default for BatchConfig {
@@ -285,6 +290,8 @@ impl Default for BatchConfig {
             step_seconds: 10,
             fee_max_sat: 1_000,
             exit_feerate_max_sat_per_vb: 500,
+            early_value_ppm: 5_000,
+            reclaim_patience_blocks: 144,
         }
     }
 }

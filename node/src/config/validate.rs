@@ -272,6 +272,18 @@ impl Config {
             batch.exit_feerate_max_sat_per_vb,
             1..=2_000,
             "too little keeps a channel in its batch until that expires",
+        )?;
+        within(
+            "batch.early_value_ppm",
+            batch.early_value_ppm.into(),
+            0..=1_000_000,
+            "the unit is millionths; 0 waits for the expiry",
+        )?;
+        within(
+            "batch.reclaim_patience_blocks",
+            batch.reclaim_patience_blocks.into(),
+            1..=52_560,
+            "users who are offline for a day release their keys when they are back",
         )
     }
 
@@ -403,6 +415,8 @@ mod tests {
             ("batch.exit_feerate_max_sat_per_vb", |c| {
                 c.batch.exit_feerate_max_sat_per_vb = 0;
             }),
+            ("batch.early_value_ppm", |c| c.batch.early_value_ppm = 1_000_001),
+            ("batch.reclaim_patience_blocks", |c| c.batch.reclaim_patience_blocks = 0),
             ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
         ];
         for (key, break_it) in table {

@@ -218,7 +218,7 @@ impl Loaded {
         let gate = Arc::new(OutputGate::new(
             broadcasts,
             Arc::clone(&wallet),
-            Withheld::new(Arc::clone(&confirmations)),
+            Withheld::load(Arc::clone(&confirmations), committer.clone())?,
         ));
         let objects = Arc::new(LdkObjects::new(committer.clone()));
         let graph = Arc::new(read_graph(&objects, network, &log)?);

@@ -26,7 +26,7 @@ use super::gate::OutputGate;
 use super::signer::NodeKeys;
 use super::splice::MonitorWeight;
 use super::types::ChannelId;
-use crate::store::{Batch, Committer, Pair, StoreError, Table};
+use crate::store::{Batch, Committer, Pair, StoreError, Table, Ticket};
 
 /// Pairs read per step when a table is loaded.
 const LOAD_STEP: usize = 1_000;
@@ -105,7 +105,8 @@ impl MonitorPersister {
         let _durable_with_the_cycle = self.committer.enqueue(batch);
     }
 
-    /// Reads all monitors, each with its updates applied.
+    /// Reads all monitors, each with its updates applied, but for those marked dead: they go to
+    /// the archive.
     ///
     /// # Errors
     ///
@@ -122,6 +123,7 @@ impl MonitorPersister {
         F: FeeEstimator,
         L: Logger,
     {
+        self.bury_dead()?;
         let mut monitors = Vec::new();
         for (key, bytes) in read_table(&self.committer, Table::Monitor)? {
             let name = String::from_utf8_lossy(&key).into_owned();
@@ -158,6 +160,37 @@ impl MonitorPersister {
             monitors.push(monitor);
         }
         Ok(monitors)
+    }
+
+    /// Marks the monitor `name` dead: the next start leaves it out. LDK by itself keeps the
+    /// monitor of a channel whose funding output is never spent on chain for ever.
+    pub(super) fn mark_dead(&self, name: &MonitorName) -> Ticket {
+        let mut batch = Batch::default();
+        batch.put(Table::DeadMonitor.key(name.to_string()), vec![]);
+        self.committer.enqueue(batch)
+    }
+
+    /// Archives the monitors that an earlier process marked dead.
+    fn bury_dead(&self) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (key, _) in read_table(&self.committer, Table::DeadMonitor)? {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            if let Some(bytes) = self.committer.get(&Table::Monitor.key(&name))? {
+                batch.put(Table::MonitorArchive.key(&name), bytes);
+                batch.delete(Table::Monitor.key(&name));
+            }
+            let (from, to) = update_range(&name);
+            for (key, _) in read_range(&self.committer, from, to)? {
+                batch.delete(key);
+            }
+            batch.delete(renewed_key(&name));
+            batch.delete(Table::DeadMonitor.key(&name));
+            tracing::info!(name, "monitor of a dead channel of a batch is archived");
+        }
+        if !batch.is_empty() {
+            let _found_again_after_a_crash = self.committer.enqueue(batch);
+        }
+        Ok(())
     }
 
     /// What each channel's monitor weighs.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::{Network, OutPoint, TxOut, absolute};
+use bitcoin::{Network, OutPoint, Transaction, TxOut, absolute};
 use channel_contracts::batch::{Deadlines, PendingHtlc};
 use lightning::chain::channelmonitor::HTLC_FAIL_BACK_BUFFER;
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
@@ -23,6 +23,7 @@ use super::channels::{ChannelCommandError, ForwardingFees, OpenChannel};
 use super::room::Lightning;
 use super::types::{ChannelId, ChannelRef, NodeId};
 use super::withheld::WithheldKind;
+use crate::store::Ticket;
 
 /// More than any deadline lies before its batch's expiry, in blocks.
 const DEADLINE_RESERVE: u32 = 200;
@@ -206,5 +207,46 @@ impl Lightning {
     /// transaction alone asks for nothing.
     pub fn withheld_leaves(&self) -> BTreeMap<OutPoint, WithheldKind> {
         self.parts.gate.withheld.leaves()
+    }
+
+    /// The closing transaction of the retired channel with the funding output `funding`, parked
+    /// until somebody puts that on chain.
+    pub fn parked_closing(&self, funding: OutPoint) -> Option<Transaction> {
+        self.parts.gate.withheld.parked(funding)
+    }
+
+    /// The funding outputs that closing transactions are parked for.
+    pub fn parked_fundings(&self) -> Vec<OutPoint> {
+        self.parts.gate.withheld.parked_leaves()
+    }
+
+    /// Forgets what waits for `funding`: it can never be on chain any more, or what spends it is
+    /// buried.
+    pub fn forget_withheld(&self, funding: OutPoint) -> Ticket {
+        self.parts.gate.withheld.forget(funding)
+    }
+
+    /// How many HTLCs of a closed channel LDK still watches.
+    pub fn watched_htlcs(&self, channel_id: ChannelId) -> usize {
+        self.claimable(channel_id).iter().filter(|claim| claim.hash.is_some()).count()
+    }
+
+    /// Lets go of the monitor of a channel that is closed and whose funding output can never be on
+    /// chain any more: the next start leaves it out. The mark is durable with the ticket. `None`
+    /// while the channel is open or has HTLCs, or if there is no such monitor.
+    pub fn forget_monitor(&self, channel_id: ChannelId) -> Option<Ticket> {
+        let parts = &self.parts;
+        let is_open =
+            parts.manager.list_channels().iter().any(|open| open.channel_id == channel_id.into());
+        if is_open || self.watched_htlcs(channel_id) > 0 {
+            return None;
+        }
+        let monitor = parts.chain_monitor.get_monitor(channel_id.into()).ok()?;
+        Some(parts.persister.mark_dead(&monitor.persistence_key()))
+    }
+
+    /// Whether LDK still watches the chain for `channel_id`.
+    pub fn has_monitor(&self, channel_id: ChannelId) -> bool {
+        self.parts.chain_monitor.get_monitor(channel_id.into()).is_ok()
     }
 }

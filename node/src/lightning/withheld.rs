@@ -2,23 +2,30 @@
 //!
 //! LDK closes a virtual channel as any other, by publishing a commitment; no node of the network
 //! takes it before its leaf is there. The newest package for each commitment waits here, in
-//! memory: LDK offers commitments again at every start and every 30 seconds. A cooperative
-//! closing transaction it offers once; parking that durably is the business of retirement.
+//! memory: LDK offers commitments again at every start and every 30 seconds.
+//!
+//! A cooperative closing transaction LDK offers once. It is *parked*: durable with the state of
+//! LDK that has closed the channel, and here again after a restart, until its channel is
+//! forgotten. The channel is retired from then on, and commitments of ours for it are dropped,
+//! also when its leaf is on chain: LDK knows of no closing transaction after a restart and offers
+//! them, where they would compete with it.
 //!
 //! Whoever publishes paths asks [`Withheld::leaves`] for which, and why: a commitment wants its
 //! leaf on chain, a closing transaction by itself does not (BATCHES §6). Once a block has the
-//! leaf, the package leaves with the next cycle of the gate.
+//! leaf, the package leaves with the next cycle of the gate; at a start again, if it is parked.
 //!
-//! Source: BATCHES §9.2.
+//! Source: BATCHES §6 and §9.2.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{OutPoint, Transaction, Txid};
 use lightning::events::bump_transaction::BumpTransactionEvent;
 use parking_lot::Mutex;
 
 use crate::chain::virtual_confirmation::VirtualConfirmations;
+use crate::store::{Batch, Committer, StoreError, Table, Ticket};
 
 /// What waits for a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +40,10 @@ pub enum WithheldKind {
 /// What waits, by the id of the transaction that spends the leaf.
 pub(super) struct Withheld {
     confirmations: Arc<VirtualConfirmations>,
+    committer: Committer,
     waiting: Mutex<HashMap<Txid, Waiting>>,
+    /// Closing transactions of retired channels, by funding outpoint.
+    parked: Mutex<BTreeMap<OutPoint, Transaction>>,
 }
 
 struct Waiting {
@@ -44,19 +54,107 @@ struct Waiting {
     package: Option<Vec<Transaction>>,
 }
 
+impl Waiting {
+    fn closing(leaf: OutPoint, transaction: &Transaction) -> Self {
+        let package = Some(vec![transaction.clone()]);
+        Self { leaf, kind: WithheldKind::Closing, package }
+    }
+}
+
 impl Withheld {
-    /// Holds back what `confirmations` says must wait.
-    pub fn new(confirmations: Arc<VirtualConfirmations>) -> Self {
-        Self { confirmations, waiting: Mutex::default() }
+    /// Holds back what `confirmations` says must wait, and reads what is parked.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn load(
+        confirmations: Arc<VirtualConfirmations>,
+        committer: Committer,
+    ) -> Result<Self, StoreError> {
+        let corrupt =
+            |detail: String| StoreError::Corrupt(format!("closing transaction: {detail}"));
+        let (from, to) = Table::ParkedClosing.range();
+        let (mut waiting, mut parked) = (HashMap::new(), BTreeMap::new());
+        for (key, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+            let leaf = Table::ParkedClosing.rest(&key).unwrap_or_default();
+            let leaf: OutPoint = deserialize(leaf).map_err(|error| corrupt(error.to_string()))?;
+            let transaction: Transaction =
+                deserialize(&value).map_err(|error| corrupt(error.to_string()))?;
+            waiting.insert(transaction.compute_txid(), Waiting::closing(leaf, &transaction));
+            parked.insert(leaf, transaction);
+        }
+        let (waiting, parked) = (Mutex::new(waiting), Mutex::new(parked));
+        Ok(Self { confirmations, committer, waiting, parked })
     }
 
-    /// Whether a member of `package` spends a leaf that is not on chain.
+    /// Hears a package at the moment LDK asks for it. Says whether a member spends a leaf that is
+    /// not on chain, or the package is one that never leaves.
+    ///
+    /// A closing transaction is parked here: its write is pending before LDK lets go of the lock
+    /// under which it closed the channel, so that no manager without the channel is durable
+    /// without it.
     pub fn waits(&self, package: &[Transaction]) -> bool {
-        package.iter().any(|transaction| self.confirmations.waits_for(transaction).is_some())
+        if self.is_dropped(package) {
+            return true;
+        }
+        let waiting = package.iter().find_map(|tx| Some((tx, self.confirmations.waits_for(tx)?)));
+        if let Some((transaction, leaf)) = waiting
+            && kind_of(transaction) == WithheldKind::Closing
+        {
+            self.park(leaf, transaction);
+        }
+        waiting.is_some()
+    }
+
+    fn park(&self, leaf: OutPoint, transaction: &Transaction) {
+        let known = self.parked.lock().insert(leaf, transaction.clone());
+        if known.as_ref() != Some(transaction) {
+            let mut writes = Batch::default();
+            writes.put(key(leaf), serialize(transaction));
+            let _durable_with_the_manager = self.committer.enqueue(writes);
+            self.waiting.lock().retain(|_, waiting| waiting.leaf != leaf);
+            let txid = transaction.compute_txid();
+            tracing::info!(%txid, %leaf, "channel of a batch is retired; its closing is parked");
+        }
+    }
+
+    /// The closing transaction parked for the funding output `leaf`.
+    pub fn parked(&self, leaf: OutPoint) -> Option<Transaction> {
+        self.parked.lock().get(&leaf).cloned()
+    }
+
+    /// The funding outputs that closing transactions are parked for.
+    pub fn parked_leaves(&self) -> Vec<OutPoint> {
+        self.parked.lock().keys().copied().collect()
+    }
+
+    /// Forgets everything about the funding output `leaf`: nothing of it can be on chain any
+    /// more, or all of it is buried.
+    pub fn forget(&self, leaf: OutPoint) -> Ticket {
+        self.waiting.lock().retain(|_, waiting| waiting.leaf != leaf);
+        let mut writes = Batch::default();
+        if self.parked.lock().remove(&leaf).is_some() {
+            writes.delete(key(leaf));
+        }
+        self.committer.enqueue(writes)
+    }
+
+    /// Whether `package` is a commitment of a retired channel.
+    fn is_dropped(&self, package: &[Transaction]) -> bool {
+        let parked = self.parked.lock();
+        !parked.is_empty()
+            && package.iter().any(|transaction| {
+                let mut spent = transaction.input.iter().map(|input| input.previous_output);
+                kind_of(transaction) == WithheldKind::Commitment
+                    && spent.any(|spent| parked.contains_key(&spent))
+            })
     }
 
     /// Gives `package` back if it may leave, else keeps it.
     pub fn pass(&self, package: Vec<Transaction>) -> Option<Vec<Transaction>> {
+        if self.is_dropped(&package) {
+            return None;
+        }
         let waiting = |tx: &Transaction| {
             Some((tx.compute_txid(), self.confirmations.waits_for(tx)?, kind_of(tx)))
         };
@@ -67,11 +165,15 @@ impl Withheld {
         None
     }
 
-    /// Keeps the commitment that `bump` is about if it must wait; says whether it does.
+    /// Keeps the commitment that `bump` is about if it must wait; says whether nothing is to be
+    /// bumped now.
     pub fn keep_bump(&self, bump: &BumpTransactionEvent) -> bool {
         let BumpTransactionEvent::ChannelClose { commitment_tx, .. } = bump else {
             return false;
         };
+        if self.is_dropped(std::slice::from_ref(commitment_tx)) {
+            return true;
+        }
         let Some(leaf) = self.confirmations.waits_for(commitment_tx) else {
             return false;
         };
@@ -119,6 +221,10 @@ impl Withheld {
         }
         leaves
     }
+}
+
+fn key(leaf: OutPoint) -> Vec<u8> {
+    Table::ParkedClosing.key(serialize(&leaf))
 }
 
 /// What a transaction that spends a funding output is, by its form.

@@ -40,6 +40,7 @@ fn unroll(view: &UnrollView) -> v1::BatchUnroll {
         unroll::Reason::Deadline => v1::UnrollReason::Deadline,
         unroll::Reason::Htlc => v1::UnrollReason::Htlc,
         unroll::Reason::Commitment => v1::UnrollReason::Commitment,
+        unroll::Reason::Reclaim => v1::UnrollReason::Reclaim,
     };
     let mut written = v1::BatchUnroll {
         reason: reason.into(),

@@ -65,6 +65,14 @@ pub enum Table {
     Rollover,
     /// Hubs' sides of swaps of rollovers, by payment hash.
     RolloverLeg,
+    /// Closing transactions of retired channels of batches, by funding outpoint.
+    ParkedClosing,
+    /// Tree secrets that users handed over, sealed, by batch id and node id.
+    ReleasedKey,
+    /// The transaction that takes outputs of a batch back and is under way, by batch id.
+    Settlement,
+    /// Monitors that the next start leaves out, by monitor name.
+    DeadMonitor,
 }
 
 impl Table {
@@ -113,6 +121,10 @@ impl Table {
             Table::Unroll => "unroll",
             Table::Rollover => "rollover",
             Table::RolloverLeg => "rollover-leg",
+            Table::ParkedClosing => "parked-closing",
+            Table::ReleasedKey => "released-key",
+            Table::Settlement => "settlement",
+            Table::DeadMonitor => "dead-monitor",
         }
     }
 

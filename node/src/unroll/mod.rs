@@ -10,6 +10,9 @@
 //! - `service.rs`: the one task, and what callers ask for.
 //! - `record.rs`: what the store has of it: which leaves are wanted, and why.
 //!
+//! A hub asks for a part of a path too: the transactions down to one above its leaf, named by any
+//! output of it. What is said of a leaf holds for that transaction then.
+//!
 //! Nothing is closed by it: a leaf on chain makes its channel an ordinary one. Commitments that
 //! wait for the leaf leave by themselves (`lightning/withheld.rs`).
 //!
@@ -55,7 +58,8 @@ pub enum UnrollError {
 /// A leaf that is brought onto the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnrollView {
-    /// The funding output of the channel it is for.
+    /// The funding output of the channel it is for; for a part of a path, an output of its last
+    /// transaction.
     pub funding: OutPoint,
     /// Why.
     pub reason: Reason,

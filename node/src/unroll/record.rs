@@ -19,6 +19,8 @@ pub enum Reason {
     Htlc,
     /// A commitment waits for the leaf: one side closes alone.
     Commitment,
+    /// The hub takes back what hangs beside it (BATCHES §8.2).
+    Reclaim,
 }
 
 impl From<UnrollReason> for Reason {

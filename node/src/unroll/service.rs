@@ -57,6 +57,8 @@ pub struct Unroller {
     parts: Parts,
     /// By funding outpoint.
     wants: Mutex<BTreeMap<OutPoint, Want>>,
+    /// Roots of batches that no commitment brings onto the chain any more.
+    set_aside: Mutex<HashSet<OutPoint>>,
     woken: Notify,
     views: watch::Sender<u64>,
 }
@@ -70,6 +72,8 @@ struct Want {
     state: UnrollState,
     /// Durable once the record is.
     ticket: Ticket,
+    /// Nobody wants it any more: its coin is freed and its record dropped.
+    dropped: bool,
 }
 
 impl Want {
@@ -141,13 +145,15 @@ impl Unroller {
                 Ok(path) => {
                     let path = Arc::new(path);
                     let state = UnrollState::Wanted;
-                    wants.insert(funding, Want { reason, path, state, ticket });
+                    let dropped = false;
+                    wants.insert(funding, Want { reason, path, state, ticket, dropped });
                 }
                 Err(error) => tracing::error!(%error, "a leaf is wanted on chain in vain"),
             }
         }
         let (woken, views) = (Notify::new(), watch::Sender::new(0));
-        Ok(Self { parts, wants: Mutex::new(wants), woken, views })
+        let set_aside = Mutex::default();
+        Ok(Self { parts, wants: Mutex::new(wants), set_aside, woken, views })
     }
 
     /// Brings the leaf with the output `funding` onto the chain, since a caller wants to leave the
@@ -160,13 +166,20 @@ impl Unroller {
         self.want(funding, Reason::Requested).await
     }
 
-    /// As [`Unroller::exit`], for `reason`. What is wanted already stays as it is.
+    /// As [`Unroller::exit`], for `reason`. What is wanted already stays as it is. `funding` may
+    /// be an output of any tree transaction: the path ends with that one then.
     ///
     /// # Errors
     ///
     /// See [`UnrollError`].
     pub async fn want(&self, funding: OutPoint, reason: Reason) -> Result<(), UnrollError> {
-        let known = self.wants.lock().get(&funding).map(|want| want.ticket);
+        let known = {
+            let mut wants = self.wants.lock();
+            wants.get_mut(&funding).map(|want| {
+                want.dropped = false;
+                want.ticket
+            })
+        };
         let ticket = match known {
             Some(ticket) => ticket,
             None => {
@@ -176,8 +189,8 @@ impl Unroller {
                 record::put(funding, reason, &mut writes);
                 let mut wants = self.wants.lock();
                 let ticket = self.parts.committer.enqueue(writes);
-                let state = UnrollState::Wanted;
-                wants.entry(funding).or_insert(Want { reason, path, state, ticket });
+                let (state, dropped) = (UnrollState::Wanted, false);
+                wants.entry(funding).or_insert(Want { reason, path, state, ticket, dropped });
                 tracing::info!(%funding, ?reason, levels, "leaf is to be brought onto the chain");
                 ticket
             }
@@ -186,6 +199,35 @@ impl Unroller {
         self.woken.notify_one();
         self.views.send_modify(|turns| *turns += 1);
         Ok(())
+    }
+
+    /// Wants nothing more for `reason` that ends in an output of the batch `root`, but what is in
+    /// `kept`. What is published of it may still be confirmed.
+    pub fn keep_only(&self, root: OutPoint, reason: Reason, kept: &BTreeSet<OutPoint>) {
+        self.drop_wants(root, |funding, want| want.reason == reason && !kept.contains(funding));
+    }
+
+    /// Wants nothing more of the batch `root`, and lets commitments of it wait: what is left of it
+    /// is taken back, and LDK closes its channels for the books alone. To be said again after a
+    /// restart.
+    pub fn set_aside(&self, root: OutPoint) {
+        self.set_aside.lock().insert(root);
+        self.drop_wants(root, |_, _| true);
+    }
+
+    fn drop_wants(&self, root: OutPoint, which: impl Fn(&OutPoint, &Want) -> bool) {
+        let mut dropped = false;
+        for (funding, want) in &mut *self.wants.lock() {
+            let is_of = want.path.first().is_some_and(|top| top.input[0].previous_output == root);
+            if is_of && !want.dropped && which(funding, want) {
+                want.dropped = true;
+                dropped = true;
+                tracing::info!(%funding, reason = ?want.reason, "leaf is wanted no more");
+            }
+        }
+        if dropped {
+            self.woken.notify_one();
+        }
     }
 
     /// What is on its way onto the chain, by funding outpoint.
@@ -235,14 +277,17 @@ impl Unroller {
     async fn turn(&self, work: &mut Work, best: BlockRef) -> Result<(), TurnError> {
         self.hear_commitments(work).await?;
         let wants = self.wants.lock().clone();
-        let is_new = wants.values().any(|want| want.state == UnrollState::Wanted);
+        let is_new = wants.values().any(|want| want.dropped || want.state == UnrollState::Wanted);
         if work.looked == Some(best) && !is_new {
             return Ok(());
         }
         let mut unspent = HashMap::new();
         let mut standings = BTreeMap::new();
         for (funding, want) in &wants {
-            let standing = self.look(*funding, &want.path, best, &mut unspent).await?;
+            let standing = match want.dropped {
+                true => None,
+                false => self.look(*funding, &want.path, best, &mut unspent).await?,
+            };
             standings.insert(*funding, standing);
         }
         // What was found is of one chain only if that stood still.
@@ -272,6 +317,7 @@ impl Unroller {
             }
         }
         let waiting: BTreeSet<Txid> = levels.keys().copied().collect();
+        self.withdraw(work, &wants, &waiting);
         self.let_go(work, &wants, &waiting);
         for level in levels.into_values() {
             // A record that is not durable yet may be all that asks for this transaction.
@@ -284,7 +330,8 @@ impl Unroller {
             }
         }
         let ended = |standing: &Option<Standing>| matches!(standing, None | Some(Standing::Buried));
-        self.end(standings.iter().filter(|(_, s)| ended(s)).map(|(funding, _)| *funding));
+        let ended = standings.iter().filter(|(_, s)| ended(s)).map(|(funding, _)| *funding);
+        self.end(ended.map(|funding| (funding, wants[&funding].dropped)));
         work.looked = Some(best);
         Ok(())
     }
@@ -297,7 +344,10 @@ impl Unroller {
             if known || kind != WithheldKind::Commitment {
                 continue;
             }
-            if self.closed_together(funding) {
+            let root = self.parts.confirmations.root_of(funding.txid);
+            if root.is_some_and(|root| self.set_aside.lock().contains(&root))
+                || self.closed_together(funding)
+            {
                 work.ignored.insert(funding);
                 continue;
             }
@@ -411,6 +461,17 @@ impl Unroller {
         Ok(Some(UnrollState::Publishing { level: number, txid, child, feerate }))
     }
 
+    /// Submits no more what nobody wants in a block any more.
+    fn withdraw(&self, work: &Work, wants: &BTreeMap<OutPoint, Want>, waiting: &BTreeSet<Txid>) {
+        let dropped = wants.values().filter(|want| want.dropped);
+        let levels = dropped.flat_map(|want| want.path.iter().map(Transaction::compute_txid));
+        for level in levels.filter(|txid| !waiting.contains(txid)) {
+            if let Some(paid) = work.paid.get(&level) {
+                self.parts.broadcasts.withdraw(paid.child);
+            }
+        }
+    }
+
     /// Frees the coins of transactions that wait for no block any more: somebody else's child
     /// paid for them, or there is nothing to pay for.
     fn let_go(&self, work: &mut Work, wants: &BTreeMap<OutPoint, Want>, waiting: &BTreeSet<Txid>) {
@@ -457,11 +518,15 @@ impl Unroller {
         }
     }
 
-    /// Drops the records of leaves that will stay on chain, and of batches that were given up.
-    fn end(&self, ended: impl Iterator<Item = OutPoint>) {
+    /// Drops the records of leaves that will stay on chain, of batches that were given up, and of
+    /// leaves that nobody wants, unless somebody does again.
+    fn end(&self, ended: impl Iterator<Item = (OutPoint, bool)>) {
         let mut writes = Batch::default();
         let mut wants = self.wants.lock();
-        for funding in ended {
+        for (funding, was_dropped) in ended {
+            if wants.get(&funding).is_none_or(|want| want.dropped != was_dropped) {
+                continue;
+            }
             wants.remove(&funding);
             record::delete(funding, &mut writes);
         }
@@ -478,13 +543,15 @@ pub(crate) fn path_to(
     confirmations: &VirtualConfirmations,
     funding: OutPoint,
 ) -> Result<Vec<Transaction>, UnrollError> {
-    let path = confirmations.path_to(funding.txid).ok_or(UnrollError::Unknown { funding })?;
+    let path = confirmations.path_through(funding.txid).ok_or(UnrollError::Unknown { funding })?;
     let verified = path
         .stated_ends()
         .and_then(|ends| path.verify(&ends))
         .map_err(|source| UnrollError::Path { funding, source })?;
     let steps = verified.transactions.into_iter();
-    let transactions: Vec<Transaction> = steps.map(|step| step.transaction).collect();
+    let mut transactions: Vec<Transaction> = steps.map(|step| step.transaction).collect();
+    let last = transactions.iter().position(|step| step.compute_txid() == funding.txid);
+    transactions.truncate(last.map_or(0, |last| last + 1));
     // The last output of a leaf is its anchor.
     let outputs = transactions.last().map_or(0, |leaf| leaf.output.len());
     if funding.vout as usize + 1 >= outputs {

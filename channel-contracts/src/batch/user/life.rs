@@ -98,12 +98,18 @@ impl UserBatch {
         let (Some(leaf), Some(deadlines)) = (self.leaf(), self.deadlines()) else {
             return Decision::nothing();
         };
-        let LeafState::Confirmed { at } = leaf else {
-            return Decision::nothing();
+        // The closing transaction of a retired channel whose key was not handed over still pays
+        // this user something: it must be on chain in time like a commitment.
+        let pays_us = leaf == LeafState::Retired && !self.released;
+        let at = match leaf {
+            LeafState::Confirmed { at } => Some(at),
+            LeafState::Retired if pays_us => None,
+            _ => return Decision::nothing(),
         };
         if deadlines.must_unroll(best) {
             return self.unroll(UnrollReason::Deadline);
         }
+        let Some(at) = at else { return Decision::nothing() };
         if htlcs.iter().any(|htlc| deadlines.must_pre_unroll(htlc, best)) {
             return self.unroll(UnrollReason::Htlc);
         }

@@ -309,6 +309,11 @@ impl UserBatch {
         self.unrolling
     }
 
+    /// Tells whether the tree key is handed over.
+    pub fn released(&self) -> bool {
+        self.released
+    }
+
     /// Returns the deadlines of the channel, once its path is known.
     pub fn deadlines(&self) -> Option<Deadlines> {
         let (place, agreed) = (self.place?, self.agreed.as_ref()?);

@@ -4,12 +4,15 @@
 //! what never changes it says where root and leaves were confirmed: root and path are one value
 //! each, so that a block rewrites little.
 
+use std::collections::BTreeMap;
+
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use channel_contracts::tree::path::PathEnds;
 use channel_contracts::tree::{LeafSlot, PathError, SignedPath, VerifiedPath};
 use serde::{Deserialize, Serialize};
 
 use super::block::VirtualBlock;
+use super::spends::{self, NodeSpend};
 use crate::chain::BlockRef;
 use crate::store::{Batch, Committer, StoreError, Table};
 
@@ -54,6 +57,8 @@ pub struct VirtualBatch {
     state: BatchState,
     /// By ascending slot.
     leaves: Vec<VirtualLeaf>,
+    /// The node outputs above the leaves, and the tree transaction that spends each.
+    nodes: BTreeMap<OutPoint, Txid>,
 }
 
 /// The value stored under the root.
@@ -65,6 +70,9 @@ struct BatchState {
     top: Txid,
     confirmed: Option<BlockRef>,
     leaves: Vec<LeafState>,
+    /// Node outputs that blocks spend.
+    #[serde(default)]
+    spent: Vec<NodeSpend>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,8 +145,10 @@ impl VirtualBatch {
                     top,
                     confirmed: None,
                     leaves: vec![],
+                    spent: vec![],
                 },
                 leaves: vec![],
+                nodes: BTreeMap::new(),
             });
             let known = batch.leaves.iter().find(|l| l.slot() == slot || l.txid() == txid);
             match known {
@@ -146,6 +156,7 @@ impl VirtualBatch {
                 Some(leaf) if (leaf.slot(), leaf.txid()) == (slot, txid) => {}
                 Some(_) => return Err(other),
                 None => {
+                    batch.nodes.extend(nodes_of(&path));
                     let state = LeafState { slot: slot.0, txid, confirmed: None };
                     batch.leaves.push(VirtualLeaf { state, path });
                 }
@@ -181,6 +192,40 @@ impl VirtualBatch {
         &self.leaves
     }
 
+    /// The node outputs above its leaves, and the tree transaction that spends each.
+    pub fn nodes(&self) -> &BTreeMap<OutPoint, Txid> {
+        &self.nodes
+    }
+
+    /// The spend of a node output, once a block has one.
+    pub fn spend_of(&self, node: OutPoint) -> Option<NodeSpend> {
+        self.state.spent.iter().find(|spend| spend.outpoint == node).copied()
+    }
+
+    /// Whether a node output was spent by another than its tree transaction.
+    pub(super) fn is_taken_from(&self) -> bool {
+        self.state.spent.iter().any(|spend| self.nodes.get(&spend.outpoint) != Some(&spend.by))
+    }
+
+    /// The spend of a node output above `leaf` by another than its tree transaction: the leaf
+    /// can never be on chain then.
+    pub fn taken_above(&self, leaf: &VirtualLeaf) -> Option<NodeSpend> {
+        let mut above = nodes_of(leaf.path()).into_iter();
+        above.find_map(|(node, tree)| self.spend_of(node).filter(|spend| spend.by != tree))
+    }
+
+    /// The block that has `txid`, one of its tree transactions.
+    pub(super) fn confirmed_transaction(&self, txid: Txid) -> Option<BlockRef> {
+        Some(self.state.spent.iter().find(|spend| spend.by == txid)?.at)
+    }
+
+    /// The path of a leaf that leads through `txid`, if possible one that ends there.
+    pub(super) fn path_through(&self, txid: Txid) -> Option<&SignedPath> {
+        let ends = self.leaves.iter().find(|leaf| leaf.txid() == txid);
+        let leads = |leaf: &&VirtualLeaf| nodes_of(leaf.path()).iter().any(|(_, id)| *id == txid);
+        Some(ends.or_else(|| self.leaves.iter().find(leads))?.path())
+    }
+
     /// How many virtual indices it takes.
     pub(super) fn width(&self) -> u32 {
         self.leaves.last().map_or(0, |leaf| u32::from(leaf.slot().0) + 1)
@@ -195,9 +240,15 @@ impl VirtualBatch {
     }
 
     /// Takes note of what `at` confirms; says whether that is new.
-    pub(super) fn block_connected(&mut self, at: BlockRef, block: &VirtualBlock) -> bool {
+    pub(super) fn block_connected(
+        &mut self,
+        at: BlockRef,
+        block: &VirtualBlock,
+        spends: &[NodeSpend],
+    ) -> bool {
         let root = self.root();
         let mut changed = settle(&mut self.state.confirmed, at, block.confirms(root));
+        changed |= spends::note(&mut self.state.spent, at, spends);
         for leaf in &mut self.leaves {
             changed |= settle(&mut leaf.state.confirmed, at, block.has_leaf(leaf.state.txid));
         }
@@ -214,7 +265,9 @@ impl VirtualBatch {
                 changed = true;
             }
         }
-        changed
+        let known = self.state.spent.len();
+        self.state.spent.retain(|spend| spend.at.height <= fork_point.height);
+        changed | (self.state.spent.len() != known)
     }
 
     /// Writes what changes with blocks.
@@ -254,14 +307,16 @@ impl VirtualBatch {
         let mut state: BatchState =
             ciborium::from_reader(value).map_err(|error| corrupt(error.to_string()))?;
         let mut leaves = Vec::with_capacity(state.leaves.len());
+        let mut nodes = BTreeMap::new();
         for leaf in std::mem::take(&mut state.leaves) {
             let path = committer
                 .get(&path_key(state.root, leaf.slot))?
                 .ok_or_else(|| corrupt(format!("path of leaf {} is missing", leaf.slot)))?;
             let path = SignedPath::decode(&path).map_err(|error| corrupt(error.to_string()))?;
+            nodes.extend(nodes_of(&path));
             leaves.push(VirtualLeaf { state: leaf, path });
         }
-        Ok(Self { state, leaves })
+        Ok(Self { state, leaves, nodes })
     }
 }
 
@@ -276,6 +331,14 @@ fn settle(confirmed: &mut Option<BlockRef>, at: BlockRef, has: bool) -> bool {
         *confirmed = None;
     }
     *confirmed != before
+}
+
+/// The node outputs of a path, from the root, and the transaction that spends each. Nothing is
+/// verified: a stored path was, when it was stored.
+fn nodes_of(path: &SignedPath) -> Vec<(OutPoint, Txid)> {
+    let transactions = path.path.transactions().map(|(steps, _)| steps).unwrap_or_default();
+    let steps = transactions.iter().map(|step| &step.transaction);
+    steps.map(|step| (step.input[0].previous_output, step.compute_txid())).collect()
 }
 
 fn top(path: &VerifiedPath) -> Txid {

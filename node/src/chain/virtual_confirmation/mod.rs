@@ -4,7 +4,7 @@
 //! block that confirms the batch transaction with the root output that was agreed, LDK gets the
 //! leaves of that batch beside the block's own transactions. [`VirtualConfirmations`] keeps the
 //! records and answers for each block what LDK is to see; `block.rs` decides it, without state;
-//! `batch.rs` is the record.
+//! `batch.rs` is the record; `spends.rs` finds what is taken of a tree.
 //!
 //! Two rules carry it. The answer depends on the block and the records alone, so whoever replays
 //! a block, also after a restart, sees the same. And a record is pending in the store before any
@@ -16,6 +16,7 @@
 
 mod batch;
 mod block;
+mod spends;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 
 pub use batch::{SignedLeaf, VirtualBatch, VirtualBatchError, VirtualLeaf};
 pub use block::VirtualBlock;
+pub use spends::NodeSpend;
 
 use super::{BlockRef, ChainError, ChainSource, TxStatus};
 use crate::store::{Batch, Committer, StoreError, Ticket};
@@ -66,12 +68,12 @@ pub struct ForgetError {
     pub height: u32,
 }
 
-/// Where a leaf stands on the chain.
+/// Where a tree transaction, a leaf or one above it, stands on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafPlace {
-    /// The block of its batch's root, once one has it: it is confirmed virtually then.
+    /// The block of its batch's root, once one has it: a leaf is confirmed virtually then.
     pub root: Option<BlockRef>,
-    /// The block that has the leaf itself, once one does.
+    /// The block that has the transaction itself, once one does.
     pub leaf: Option<BlockRef>,
 }
 
@@ -84,8 +86,10 @@ pub struct VirtualConfirmations {
 #[derive(Default)]
 struct State {
     batches: BTreeMap<OutPoint, VirtualBatch>,
-    /// The batch of each leaf.
-    by_leaf: HashMap<Txid, OutPoint>,
+    /// The root of the batch of each tree transaction.
+    by_transaction: HashMap<Txid, OutPoint>,
+    /// The root of the batch of each node output.
+    by_node: HashMap<OutPoint, OutPoint>,
     /// The answer for the last block, so that listeners that take it one after the other see the
     /// same although a record is added between them.
     last: Option<(BlockHash, Arc<VirtualBlock>)>,
@@ -188,7 +192,11 @@ impl VirtualConfirmations {
             return Arc::clone(answer);
         }
         let answer = Arc::new(VirtualBlock::new(block, state.batches.values()));
-        self.write_changed(&mut state, |batch| batch.block_connected(at, &answer));
+        let spends = spends::spends_in(block, at, &state.by_node);
+        self.write_changed(&mut state, |batch| {
+            let spends = spends.get(&batch.root()).map(Vec::as_slice).unwrap_or_default();
+            batch.block_connected(at, &answer, spends)
+        });
         state.height = state.height.max(height);
         state.last = Some((at.hash, Arc::clone(&answer)));
         answer
@@ -200,6 +208,22 @@ impl VirtualConfirmations {
         state.last = None;
         state.height = state.height.min(fork_point.height);
         self.write_changed(&mut state, |batch| batch.blocks_disconnected(fork_point));
+    }
+
+    /// Returns the leaves, each with the root of its batch, that can never be on chain any more:
+    /// an output above them was taken otherwise, `depth` blocks deep at `best`.
+    pub fn dead_leaves(&self, best: u32, depth: u32) -> Vec<(OutPoint, Txid)> {
+        let state = self.state.lock();
+        let mut dead = Vec::new();
+        for batch in state.batches.values().filter(|batch| batch.is_taken_from()) {
+            for leaf in batch.leaves() {
+                let taken = batch.taken_above(leaf);
+                if taken.is_some_and(|spend| spend.confirmations(best) >= depth) {
+                    dead.push((batch.root(), leaf.txid()));
+                }
+            }
+        }
+        dead
     }
 
     /// Returns the record of the batch whose root is `root`.
@@ -233,11 +257,20 @@ impl VirtualConfirmations {
         self.state.lock().leaf(leaf.txid).is_some_and(|leaf| leaf.confirmed().is_some())
     }
 
-    /// Returns where the leaf `txid` stands, if it is one of a recorded batch.
+    /// Returns where the tree transaction `txid` stands, if it is one of a recorded batch.
     pub fn place(&self, txid: Txid) -> Option<LeafPlace> {
         let state = self.state.lock();
-        let root = state.batches.get(state.by_leaf.get(&txid)?)?.confirmed();
-        Some(LeafPlace { root, leaf: state.leaf(txid)?.confirmed() })
+        let batch = state.batches.get(state.by_transaction.get(&txid)?)?;
+        let leaf = match state.leaf(txid) {
+            Some(leaf) => leaf.confirmed(),
+            None => batch.confirmed_transaction(txid),
+        };
+        Some(LeafPlace { root: batch.confirmed(), leaf })
+    }
+
+    /// Returns the root of the batch that the tree transaction `txid` belongs to.
+    pub fn root_of(&self, txid: Txid) -> Option<OutPoint> {
+        self.state.lock().by_transaction.get(&txid).copied()
     }
 
     /// Returns how many transactions the longest path has whose leaf is not on chain; 0 without
@@ -269,6 +302,13 @@ impl VirtualConfirmations {
         Some(self.state.lock().leaf(txid)?.path().clone())
     }
 
+    /// Returns a path that leads through the tree transaction `txid`; one that ends in it if it
+    /// is a leaf.
+    pub fn path_through(&self, txid: Txid) -> Option<SignedPath> {
+        let state = self.state.lock();
+        state.batches.get(state.by_transaction.get(&txid)?)?.path_through(txid).cloned()
+    }
+
     fn write_changed(&self, state: &mut State, change: impl Fn(&mut VirtualBatch) -> bool) {
         let mut writes = Batch::default();
         for batch in state.batches.values_mut() {
@@ -284,25 +324,28 @@ impl VirtualConfirmations {
 
 impl State {
     fn insert(&mut self, batch: VirtualBatch) {
-        self.by_leaf.extend(batch.leaves().iter().map(|leaf| (leaf.txid(), batch.root())));
+        let root = batch.root();
+        self.by_transaction.extend(batch.nodes().values().map(|txid| (*txid, root)));
+        self.by_node.extend(batch.nodes().keys().map(|node| (*node, root)));
         self.batches.insert(batch.root(), batch);
     }
 
     fn remove(&mut self, root: OutPoint) {
         self.batches.remove(&root);
-        self.by_leaf.retain(|_, of| *of != root);
+        self.by_transaction.retain(|_, of| *of != root);
+        self.by_node.retain(|_, of| *of != root);
     }
 
     /// The root of a record that has the root or a leaf of `batch`.
     fn conflict(&self, batch: &VirtualBatch) -> Option<OutPoint> {
         let root = Some(batch.root()).filter(|root| self.batches.contains_key(root));
         root.or_else(|| {
-            batch.leaves().iter().find_map(|leaf| self.by_leaf.get(&leaf.txid())).copied()
+            batch.leaves().iter().find_map(|leaf| self.by_transaction.get(&leaf.txid())).copied()
         })
     }
 
     fn leaf(&self, txid: Txid) -> Option<&VirtualLeaf> {
-        let batch = self.batches.get(self.by_leaf.get(&txid)?)?;
+        let batch = self.batches.get(self.by_transaction.get(&txid)?)?;
         batch.leaves().iter().find(|leaf| leaf.txid() == txid)
     }
 }

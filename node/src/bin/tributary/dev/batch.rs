@@ -142,6 +142,7 @@ pub async fn run(
     let exit = life::exit(net, last, progress).await?;
     let rest = life::still_in(net, &names).await?;
     let rolled_over = life::roll_over(net, &rest, progress).await?;
+    let settlement = life::settle(net, &rest, progress).await?;
     Ok(BatchReport {
         users,
         onchain_vbytes: form_onchain_vbytes,
@@ -151,6 +152,8 @@ pub async fn run(
         exit,
         unrolled: users - rest.len(),
         rolled_over,
+        settled: settlement.users,
+        settlement_vbytes: settlement.vbytes,
     })
 }
 

@@ -126,14 +126,36 @@ pub async fn roll_over(
     Ok(rolled_over)
 }
 
-/// Mines until the hub has taken the first batch back.
-pub async fn settle(net: &mut Cluster, progress: &Progress) -> Result<(), CliError> {
+/// What the hub took back.
+pub struct Settlement {
+    /// Channels.
+    pub users: usize,
+    /// What that put on chain.
+    pub vbytes: u64,
+}
+
+/// Mines until the hub has taken back what `users` left behind in the first batch.
+pub async fn settle(
+    net: &mut Cluster,
+    users: &[String],
+    progress: &Progress,
+) -> Result<Settlement, CliError> {
+    let Some(user) = users.first() else { return Ok(Settlement { users: 0, vbytes: 0 }) };
     progress.say("the hub takes the first batch back");
+    let batch = first_wish(net, user).await?.batch;
+    let batch = batch.ok_or_else(|| failed("a wish without a batch"))?;
+    let before = net.on_chain().await.map_err(failed)?;
+    let mut released = 0;
     mine_until(net, "the settlement", async |net| {
-        let batches = net.node(HUB).batches.batches().await;
-        batches.iter().any(|batch| batch.phase == HubPhase::Settled)
+        let settlement = net.node(HUB).batches.settlement(batch).await;
+        settlement.is_some_and(|settlement| {
+            released = settlement.released.len();
+            settlement.phase == HubPhase::Settled
+        })
     })
-    .await
+    .await?;
+    let after = net.on_chain().await.map_err(failed)?;
+    Ok(Settlement { users: released, vbytes: after.vbytes - before.vbytes })
 }
 
 /// The wish that was made by hand.

@@ -93,6 +93,10 @@ pub struct BatchReport {
     pub unrolled: usize,
     /// Wallets whose balance moved into the next batch.
     pub rolled_over: usize,
+    /// Wallets that handed their keys over, so that the hub took the first batch back early.
+    pub settled: usize,
+    /// What the hub put on chain for that.
+    pub settlement_vbytes: u64,
 }
 
 /// A wallet that left its batch on chain and closed its channel alone.
@@ -157,11 +161,13 @@ impl Report {
                 batch.payments
             );
             anstream::println!(
-                "One left on chain: {} levels, {} vbytes, and {} channels are ordinary ones now; {} wallets rolled over into the next batch.",
+                "One left on chain: {} levels, {} vbytes, and {} channels are ordinary ones now; {} wallets rolled over into the next batch. The hub took {} channels back with {} vbytes.",
                 batch.exit.levels,
                 batch.exit.vbytes,
                 batch.unrolled,
-                batch.rolled_over
+                batch.rolled_over,
+                batch.settled,
+                batch.settlement_vbytes
             );
         }
         anstream::println!(
