@@ -88,6 +88,21 @@ fn a_path_is_published_once_and_again_after_a_restart() {
 }
 
 #[test]
+fn a_closing_that_pays_its_user_is_brought_onto_the_chain_in_time() {
+    let (mut world, _) = live();
+    let deadlines = world.users[&peer(0)].machine.deadlines().unwrap();
+    let deadline = deadlines.user_deadline().to_consensus_u32();
+    world.user_input(peer(0), UserInput::ChannelClosed);
+    assert_eq!(effects_at(&world, deadline - 1, vec![]), vec![]);
+    let publish = vec![UserEffect::PublishPath { reason: UnrollReason::Deadline }];
+    assert_eq!(effects_at(&world, deadline, vec![]), publish);
+    // Who has nothing in it has handed the key over, and has no reason to.
+    let (closing_balance, htlcs) = (Amount::ZERO, 0);
+    world.user_input(peer(0), UserInput::ReleaseRequested { closing_balance, htlcs });
+    assert_eq!(effects_at(&world, deadline, vec![]), vec![]);
+}
+
+#[test]
 fn a_key_leaves_only_when_the_channel_is_retired_and_empty() {
     let (mut world, _) = live();
     let request = |closing_balance, htlcs| UserInput::ReleaseRequested { closing_balance, htlcs };
