@@ -14,7 +14,8 @@ use node::store::MemoryDisk;
 use tests::e2e::{WAIT, invoice, paid, settled};
 
 pub const HUB: &str = "hub";
-pub const USERS: [&str; 8] = ["ada", "ben", "cid", "dot", "eve", "fay", "gus", "hal"];
+pub const USERS: [&str; 11] =
+    ["ada", "ben", "cid", "dot", "eve", "fay", "gus", "hal", "ida", "jon", "kim"];
 const FUNDS_SAT: u64 = 6_000_000;
 pub const CAPACITY_SAT: u64 = 300_000;
 /// Confirmations that a batch needs on regtest.
