@@ -57,6 +57,10 @@ bench-peers *ARGS: build-node build-peers
 bench-endurance *ARGS: build-node
     cargo run --release -p benches --bin payments -- endurance {{ ARGS }}
 
+# Measure how a batch forms and what its hub needs, e.g. `just bench-batches --users 64`.
+bench-batches *ARGS: build-node
+    cargo run --release -p benches --bin batches -- {{ ARGS }}
+
 # Measure a node's start and memory, e.g. `just bench-start --channels 100`.
 bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}

@@ -106,8 +106,25 @@ impl NodeProcess {
         chain_rpc: &str,
         cost: SealCost,
     ) -> Result<Self, Failure> {
+        Self::configured(exe, root, name, chain_rpc, cost, "")
+    }
+
+    /// As [`NodeProcess::create`], with the text of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`NodeProcess::create`].
+    pub fn configured(
+        exe: &Path,
+        root: &Path,
+        name: &str,
+        chain_rpc: &str,
+        cost: SealCost,
+        config: &str,
+    ) -> Result<Self, Failure> {
         let dir = root.join(name);
         std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("config.toml"), config)?;
         let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
         let seed = NewSeed { phrase: &phrase, passphrase: "", password: PASSWORD, cost };
         Keys::create(&dir, Network::Regtest, &seed, &OsEntropy)?;

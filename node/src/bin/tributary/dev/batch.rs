@@ -141,8 +141,7 @@ pub async fn run(
     let last = names.last().ok_or_else(|| failed("no wallets"))?;
     let exit = life::exit(net, last, progress).await?;
     let rest = life::still_in(net, &names).await?;
-    let rolled_over = life::roll_over(net, &rest, progress).await?;
-    let settlement = life::settle(net, &rest, progress).await?;
+    let ended = life::end(net, &rest, progress).await?;
     Ok(BatchReport {
         users,
         onchain_vbytes: form_onchain_vbytes,
@@ -151,9 +150,9 @@ pub async fn run(
         payments: paid,
         exit,
         unrolled: users - rest.len(),
-        rolled_over,
-        settled: settlement.users,
-        settlement_vbytes: settlement.vbytes,
+        rolled_over: ended.rolled_over,
+        settled: ended.settled,
+        settlement_vbytes: ended.settlement_vbytes,
     })
 }
 

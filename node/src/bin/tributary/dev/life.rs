@@ -88,25 +88,67 @@ pub async fn still_in(net: &Cluster, users: &[String]) -> Result<Vec<String>, Cl
     Ok(rest)
 }
 
-/// Mines into the second half of the batch's life; waits until `users` are in the next one and
-/// out of this. Returns how many are.
-pub async fn roll_over(
+/// What became of a batch at its end.
+#[derive(Default)]
+pub struct Ended {
+    /// Wallets that are in the next batch, and out of this one.
+    pub rolled_over: usize,
+    /// Channels that the hub took back.
+    pub settled: usize,
+    /// What that put on chain.
+    pub settlement_vbytes: u64,
+}
+
+/// Lets `users` roll over in the second half of the batch's life, and the hub take back what they
+/// leave behind.
+pub async fn end(
     net: &mut Cluster,
     users: &[String],
     progress: &Progress,
-) -> Result<usize, CliError> {
-    let Some(user) = users.first() else { return Ok(0) };
+) -> Result<Ended, CliError> {
+    let Some(user) = users.first() else { return Ok(Ended::default()) };
+    let batch = first_wish(net, user).await?.batch;
+    let batch = batch.ok_or_else(|| failed("a wish without a batch"))?;
+    let before = net.on_chain().await.map_err(failed)?.vbytes;
+    let (rolled_over, next_vbytes) = roll_over(net, users, progress).await?;
+    progress.say("the hub takes the first batch back");
+    let mut settled = 0;
+    mine_until(net, "the settlement", async |net| {
+        let settlement = net.node(HUB).batches.settlement(batch).await;
+        settlement.is_some_and(|settlement| {
+            settled = settlement.released.len();
+            settlement.phase == HubPhase::Settled
+        })
+    })
+    .await?;
+    let after = net.on_chain().await.map_err(failed)?.vbytes;
+    Ok(Ended { rolled_over, settled, settlement_vbytes: after - before - next_vbytes })
+}
+
+/// Mines into the second half of the batch's life; waits until `users` are in the next one and
+/// out of this. Returns how many are, and the size of the next batch transaction.
+async fn roll_over(
+    net: &mut Cluster,
+    users: &[String],
+    progress: &Progress,
+) -> Result<(usize, u64), CliError> {
+    let Some(user) = users.first() else { return Ok((0, 0)) };
     progress.say("the second half of the batch's life begins: wallets join the next one");
     let expiry = first_wish(net, user).await?.expiry.map_or(0, |height| height.to_consensus_u32());
     let half = (expiry - LIFE_BLOCKS / 2 + DEPTH)
         .saturating_sub(net.chain.tip().await.map_err(failed)?.height);
     net.mine(half).await.map_err(failed)?;
+    let mut next_vbytes = 0;
     until("the next batch transaction", async || {
         let batches = net.node(HUB).batches.batches().await;
         let next = batches.iter().find(|batch| batch.phase == HubPhase::Confirming);
-        match next.and_then(|batch| batch.txid) {
-            Some(txid) => net.chain.knows(txid).await.unwrap_or(false),
-            None => false,
+        let Some(txid) = next.and_then(|batch| batch.txid) else { return false };
+        match net.chain.source().mempool_transaction(txid).await {
+            Ok(Some(transaction)) => {
+                next_vbytes = transaction.vsize() as u64;
+                true
+            }
+            _ => false,
         }
     })
     .await?;
@@ -123,39 +165,7 @@ pub async fn roll_over(
         rolled_over == users.len()
     })
     .await?;
-    Ok(rolled_over)
-}
-
-/// What the hub took back.
-pub struct Settlement {
-    /// Channels.
-    pub users: usize,
-    /// What that put on chain.
-    pub vbytes: u64,
-}
-
-/// Mines until the hub has taken back what `users` left behind in the first batch.
-pub async fn settle(
-    net: &mut Cluster,
-    users: &[String],
-    progress: &Progress,
-) -> Result<Settlement, CliError> {
-    let Some(user) = users.first() else { return Ok(Settlement { users: 0, vbytes: 0 }) };
-    progress.say("the hub takes the first batch back");
-    let batch = first_wish(net, user).await?.batch;
-    let batch = batch.ok_or_else(|| failed("a wish without a batch"))?;
-    let before = net.on_chain().await.map_err(failed)?;
-    let mut released = 0;
-    mine_until(net, "the settlement", async |net| {
-        let settlement = net.node(HUB).batches.settlement(batch).await;
-        settlement.is_some_and(|settlement| {
-            released = settlement.released.len();
-            settlement.phase == HubPhase::Settled
-        })
-    })
-    .await?;
-    let after = net.on_chain().await.map_err(failed)?;
-    Ok(Settlement { users: released, vbytes: after.vbytes - before.vbytes })
+    Ok((rolled_over, next_vbytes))
 }
 
 /// The wish that was made by hand.
