@@ -301,7 +301,8 @@ pub fn unfinished(record: &PaymentRecord, under_way: bool, now: Duration) -> Opt
             if crate::journal::millis(now) < until {
                 Some(Unfinished::Do(Effect::Send(record.id)))
             } else {
-                Some(Unfinished::Feed(Input::SendFailed { reason: FailureReason::NeverSent }))
+                let input = Input::SendFailed { reason: FailureReason::NeverSent };
+                Some(Unfinished::Feed(Box::new(input)))
             }
         }
         PaymentState::Claiming => record.preimage.map(|p| Unfinished::Do(Effect::Claim(p))),
@@ -315,7 +316,7 @@ pub enum Unfinished {
     /// An effect, again.
     Do(Effect),
     /// An input that can be told by now.
-    Feed(Input),
+    Feed(Box<Input>),
 }
 
 #[cfg(test)]
@@ -464,7 +465,9 @@ mod tests {
         );
         assert_eq!(
             unfinished(&record, false, Duration::from_secs(62)),
-            Some(Unfinished::Feed(Input::SendFailed { reason: FailureReason::NeverSent }))
+            Some(Unfinished::Feed(Box::new(Input::SendFailed {
+                reason: FailureReason::NeverSent
+            })))
         );
     }
 

@@ -107,7 +107,7 @@ impl Payments {
                 }
                 Some(Unfinished::Feed(input)) => {
                     tracing::info!(id = %record.id, "payment had not left before the restart");
-                    self.feed_own(record.id, input);
+                    self.feed_own(record.id, *input);
                 }
                 None => {}
             }

@@ -139,6 +139,24 @@ impl v1::batches_server::Batches for BatchesService {
         Ok(Response::new(shown(&parts, &view)))
     }
 
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseBatchRequest>,
+    ) -> Result<Response<v1::BatchMembership>, Status> {
+        let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let key = idempotency_key("ReleaseBatch", &request.idempotency_key)?;
+        let id = registration(&request.registration_id)?;
+        let (shared, again) = (Arc::clone(&parts), Arc::clone(&parts));
+        let work = async move {
+            shared.batches.release(id).await?;
+            look_up(&shared, id).await
+        };
+        let view =
+            once(&parts, key, &request, work, async move { look_up(&again, id).await }).await?;
+        Ok(Response::new(shown(&parts, &view)))
+    }
+
     async fn list_hosted(
         &self,
         request: Request<v1::ListHostedBatchesRequest>,

@@ -6,7 +6,7 @@
 //! [`unknown_outcome`], and every mutation's conversion uses it.
 
 use super::status::{Reason, Refusal};
-use crate::batches::{ExitError, JoinError};
+use crate::batches::{ExitError, JoinError, ReleaseError};
 use crate::channels::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError};
 use crate::environment::LinkError;
 use crate::journal::{IdempotencyError, JournalError};
@@ -146,6 +146,24 @@ impl From<ExitError> for Refusal {
             }
             // The path may be on its way; that moves nobody's money.
             ExitError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
+        }
+    }
+}
+
+impl From<ReleaseError> for Refusal {
+    fn from(error: ReleaseError) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            ReleaseError::Unknown { registration } => {
+                refuse(Reason::BatchUnknown).with("registration_id", registration)
+            }
+            ReleaseError::NotReleasable { phase, closing_balance, htlcs } => {
+                refuse(Reason::BatchState)
+                    .with("state", format_args!("{phase:?}"))
+                    .with("closing_balance_sat", closing_balance.to_sat())
+                    .with("htlcs", htlcs)
+            }
+            ReleaseError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
         }
     }
 }

@@ -40,7 +40,7 @@ pub async fn a_neighbour_leaves_and_the_parked_closing_pays_both_sides(net: &mut
     assert!(!net.chain.knows(closing.compute_txid()).await.unwrap());
 
     let before = (wallet_sat(net, "ada"), wallet_sat(net, HUB));
-    let joined = wish(net, "ben").await.funding.unwrap();
+    let joined = wish(net, "ben").await.registration;
     net.node("ben").batches.exit(joined).await.unwrap();
     until("the leaf", async || net.chain.knows(funding.txid).await.unwrap()).await;
     mine_heard(net, 1).await;

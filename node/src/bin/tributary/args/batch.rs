@@ -41,6 +41,13 @@ pub enum BatchVerb {
     },
     /// Leave a batch: bring the path to its channel onto the chain
     Exit(BatchExitArgs),
+    /// Hand the key of a closed, empty channel to the hub; done by itself, this repeats it
+    Release {
+        /// Id of the wish, or its first digits (4 or more)
+        wish: String,
+        #[command(flatten)]
+        mutation: MutationArgs,
+    },
     /// Hub: list the batches of this node
     Hosted,
 }

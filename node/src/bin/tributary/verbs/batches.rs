@@ -1,4 +1,4 @@
-//! `batch quote`, `join`, `list`, `show`, `watch`, `export`, `verify`, `exit`, `hosted`.
+//! `batch quote`, `join`, `list`, `show`, `watch`, `export`, `verify`, `exit`, `release`, `hosted`.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use node::batches::PathFile;
 use proto::v1::{
     BatchMembership, ConnectPeerRequest, EstimateBatchExitRequest, ExitBatchRequest,
     GetBatchRequest, HostedBatch, JoinBatchRequest, ListBatchesRequest, ListBatchesResponse,
-    ListHostedBatchesRequest, ListHostedBatchesResponse, MembershipState, WatchBatchRequest,
+    ListHostedBatchesRequest, ListHostedBatchesResponse, MembershipState, ReleaseBatchRequest,
+    WatchBatchRequest,
 };
 
 use super::{money, pages};
@@ -40,6 +41,13 @@ pub async fn run(verb: BatchVerb, client: &Client, out: Output) -> Result<(), Cl
         BatchVerb::Export { wish, file } => export(client, out, &wish, &file).await,
         BatchVerb::Verify { .. } => unreachable!("run takes it before a node is dialled"),
         BatchVerb::Exit(args) => exit(client, out, args).await,
+        BatchVerb::Release { wish, mutation } => {
+            let registration_id = registration(client, &wish).await?;
+            let key = mutation.key();
+            let request = ReleaseBatchRequest { idempotency_key: key.clone(), registration_id };
+            let membership = money(client.batches().release(request).await, &key)?;
+            out.answer(&membership, batch::membership)
+        }
         BatchVerb::Hosted => {
             let batches = all_hosted(client).await?;
             let list = ListHostedBatchesResponse { batches, next_page_token: None };

@@ -156,6 +156,11 @@ async fn a_channel_of_a_batch_opens_like_any_other_and_leaves() {
     let early = batches.exit(exit.clone()).await.unwrap_err();
     assert_eq!(reason(&early), "BATCH_STATE");
 
+    let registration_id = wish.registration_id.clone();
+    let release = v1::ReleaseBatchRequest { idempotency_key: "r".into(), registration_id };
+    let kept = batches.release(release).await.unwrap_err();
+    assert_eq!(reason(&kept), "BATCH_STATE");
+
     let watch = v1::WatchBatchRequest { registration_id: wish.registration_id };
     let mut states = batches.watch(watch).await.unwrap().into_inner();
     let mut left = false;
