@@ -8,7 +8,7 @@ use node::batches::JoinView;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::conserved;
+use tests::e2e::{WAIT, conserved};
 
 use crate::stage::{
     DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, pays, until,
@@ -116,6 +116,41 @@ pub async fn balances_move_into_the_next_batch(net: &mut Cluster) {
     net.mine(6).await.unwrap();
     assert!(has_moved(net, users[0]).await);
     assert_eq!(net.on_chain().await.unwrap().transactions, before + 1);
+    conserved(net).await;
+}
+
+pub async fn a_user_without_its_hub_leaves_by_itself_at_the_deadline(net: &mut Cluster) {
+    let user = USERS[0];
+    start(net, &[user]).await;
+    net.fund(&[user], Amount::from_sat(200_000), 1).await.unwrap();
+    formed(net, &[user]).await;
+    pays(net, HUB, user, BALANCE_MSAT).await;
+    net.stop(HUB).await.unwrap();
+    let wish = wishes(net, user).await.0;
+    let (funding, deadline) = (wish.funding.unwrap(), wish.deadline.unwrap().to_consensus_u32());
+    let tip = net.chain.tip().await.unwrap().height;
+    net.mine(deadline - 1 - tip).await.unwrap();
+    assert!(!net.chain.knows(funding.txid).await.unwrap(), "not a block too early");
+    net.mine(1).await.unwrap();
+    until("the leaf", async || net.chain.knows(funding.txid).await.unwrap()).await;
+    net.mine(1).await.unwrap();
+    until("an ordinary channel", async || {
+        wishes(net, user).await.0.state == UserPhase::Leaf(LeafState::Unrolled)
+    })
+    .await;
+    // Nothing was closed: with the hub back, it pays.
+    net.start(HUB).await.unwrap();
+    connect(net, user).await;
+    net.wait("usable channel", WAIT, || {
+        net.node(user)
+            .lightning
+            .channels()
+            .iter()
+            .any(|c| c.usable && c.counterparty_fees.is_some())
+    })
+    .await
+    .unwrap();
+    pays(net, user, HUB, 1_000_000).await;
     conserved(net).await;
 }
 
