@@ -141,7 +141,7 @@ impl Unroller {
         let mut wants = BTreeMap::new();
         for (funding, reason) in record::load(&parts.committer)? {
             let ticket = parts.committer.now();
-            match path_to(&parts.confirmations, funding) {
+            match path_to(&parts.confirmations, funding, reason) {
                 Ok(path) => {
                     let path = Arc::new(path);
                     let state = UnrollState::Wanted;
@@ -166,8 +166,9 @@ impl Unroller {
         self.want(funding, Reason::Requested).await
     }
 
-    /// As [`Unroller::exit`], for `reason`. What is wanted already stays as it is. `funding` may
-    /// be an output of any tree transaction: the path ends with that one then.
+    /// As [`Unroller::exit`], for `reason`. What is wanted already stays as it is. To reclaim what
+    /// is beside it, `funding` may be an output of any tree transaction: the path ends with that
+    /// one then.
     ///
     /// # Errors
     ///
@@ -183,7 +184,7 @@ impl Unroller {
         let ticket = match known {
             Some(ticket) => ticket,
             None => {
-                let path = Arc::new(path_to(&self.parts.confirmations, funding)?);
+                let path = Arc::new(path_to(&self.parts.confirmations, funding, reason)?);
                 let levels = path.len();
                 let mut writes = Batch::default();
                 record::put(funding, reason, &mut writes);
@@ -542,8 +543,14 @@ impl Unroller {
 pub(crate) fn path_to(
     confirmations: &VirtualConfirmations,
     funding: OutPoint,
+    reason: Reason,
 ) -> Result<Vec<Transaction>, UnrollError> {
-    let path = confirmations.path_through(funding.txid).ok_or(UnrollError::Unknown { funding })?;
+    let path = match reason {
+        Reason::Reclaim => confirmations.path_through(funding.txid),
+        // A leaf of this node, not one that its path only leads through.
+        _ => confirmations.path_to(funding.txid),
+    };
+    let path = path.ok_or(UnrollError::Unknown { funding })?;
     let verified = path
         .stated_ends()
         .and_then(|ends| path.verify(&ends))

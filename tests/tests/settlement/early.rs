@@ -9,7 +9,7 @@ use channel_contracts::musig::TreeSecret;
 use node::batches::ReleaseError;
 use node::dev::Cluster;
 use node::lightning::WithheldKind;
-use tests::e2e::{WAIT, conserved, wallet_sat};
+use tests::e2e::{conserved, wallet_sat};
 
 use crate::stage::{
     CAPACITY_SAT, HUB, PATIENCE, USERS, batch, close, connect, crash, hub_batch, is_confirmed,
@@ -252,7 +252,6 @@ pub async fn what_is_not_empty_is_not_released(net: &mut Cluster) {
     let secret = TreeSecret::from_bytes([3; 32]).unwrap();
     let release = Release { batch, attempt: Attempt::FIRST, secret };
     net.node("ada").lightning.batch_messages().send(hub, &Message::Release(release));
-    net.wait("the key at the hub", WAIT, || true).await.unwrap();
     until("a refusal", async || settlement(net).await.refused == [id]).await;
     mine_heard(net, 2).await;
     released(net, &["ben"]).await;
