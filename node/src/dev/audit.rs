@@ -12,7 +12,7 @@ use crate::chain::ChainError;
 use crate::channels::ChannelState;
 use crate::lightning::CloseKind;
 use crate::node::Node;
-use crate::unroll::path_to;
+use crate::unroll::{Reason, path_to};
 
 /// How long the last HTLCs may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -176,7 +176,9 @@ impl Cluster {
                     && record.state == ChannelState::Closed
                     && record.close_kind == Some(CloseKind::Cooperative)
             });
-            let (Some(record), Ok(path)) = (record, path_to(&node.confirmations, funding)) else {
+            let (Some(record), Ok(path)) =
+                (record, path_to(&node.confirmations, funding, Reason::Requested))
+            else {
                 continue;
             };
             for transaction in path {
