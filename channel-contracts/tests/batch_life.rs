@@ -243,8 +243,13 @@ proptest! {
                 match effect {
                     UserEffect::PublishPath { .. } => {
                         published += 1;
-                        let confirmed = matches!(before.phase(), UserPhase::Leaf(LeafState::Confirmed { .. }));
-                        prop_assert!(confirmed);
+                        // Open, or closed with something for this user in it.
+                        let guards = match before.phase() {
+                            UserPhase::Leaf(LeafState::Confirmed { .. }) => true,
+                            UserPhase::Leaf(LeafState::Retired) => !before.released(),
+                            _ => false,
+                        };
+                        prop_assert!(guards);
                     }
                     UserEffect::SendRelease { .. } => {
                         prop_assert_eq!(before.phase(), UserPhase::Leaf(LeafState::Retired));

@@ -1,5 +1,7 @@
 //! What services may ask of channels, in our own words.
 
+use std::collections::HashSet;
+
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
 use lightning::chain::channelmonitor::Balance;
 use lightning::ln::channel_state::{ChannelDetails, ChannelShutdownState};
@@ -358,17 +360,26 @@ impl Lightning {
         claimable
     }
 
-    /// Money of closed channels that LDK still watches or sweeps.
+    /// Money of closed channels that LDK still watches or sweeps. That of a closed channel of a
+    /// batch waits for the batch to be settled, and is the wallet's then.
     pub fn pending_balances(&self) -> Vec<PendingBalance> {
-        let open = self.parts.manager.list_channels();
-        let open: Vec<&ChannelDetails> = open.iter().collect();
-        let mut pending: Vec<PendingBalance> = self
-            .parts
-            .chain_monitor
-            .get_claimable_balances(&open)
-            .iter()
-            .map(pending_balance)
-            .collect();
+        let open: HashSet<_> =
+            self.parts.manager.list_channels().iter().map(|details| details.channel_id).collect();
+        let monitors = self.parts.chain_monitor.list_monitors().into_iter();
+        let mut pending: Vec<PendingBalance> = Vec::new();
+        for monitor in monitors.filter(|id| !open.contains(id)) {
+            let Ok(monitor) = self.parts.chain_monitor.get_monitor(monitor) else { continue };
+            let balances = monitor.get_claimable_balances();
+            match self.parts.confirmations.is_taken(monitor.get_funding_txo().txid) {
+                None => pending.extend(balances.iter().map(pending_balance)),
+                Some(true) => {}
+                Some(false) => pending.extend(balances.iter().map(|balance| PendingBalance {
+                    waits_for: "its batch",
+                    ..pending_balance(balance)
+                })),
+            }
+        }
+        pending.retain(|balance| balance.amount_sat > 0);
         pending.extend(self.parts.sweeper.tracked_spendable_outputs().iter().filter_map(
             |output| {
                 use lightning::util::sweep::OutputSpendStatus as S;

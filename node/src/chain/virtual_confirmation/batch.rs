@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::{OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{OutPoint, Transaction, TxOut, Txid, absolute};
 use channel_contracts::tree::path::PathEnds;
 use channel_contracts::tree::{LeafSlot, PathError, SignedPath, VerifiedPath};
 use serde::{Deserialize, Serialize};
@@ -212,6 +212,16 @@ impl VirtualBatch {
     pub fn taken_above(&self, leaf: &VirtualLeaf) -> Option<NodeSpend> {
         let mut above = nodes_of(leaf.path()).into_iter();
         above.find_map(|(node, tree)| self.spend_of(node).filter(|spend| spend.by != tree))
+    }
+
+    /// Whether the root output was spent by another than its tree transaction.
+    pub fn is_taken(&self) -> bool {
+        self.spend_of(self.root()).is_some_and(|spend| spend.by != self.top())
+    }
+
+    /// `E`.
+    pub fn expiry(&self) -> Option<absolute::Height> {
+        Some(self.leaves.first()?.path().path.leaf.expiry)
     }
 
     /// The block that has `txid`, one of its tree transactions.

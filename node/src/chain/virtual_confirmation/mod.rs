@@ -273,20 +273,28 @@ impl VirtualConfirmations {
         self.state.lock().by_transaction.get(&txid).copied()
     }
 
-    /// Returns how many transactions the longest path has whose leaf is not on chain; 0 without
-    /// batches.
+    /// Whether the leaf `txid` is not on chain, and can never be: an output above it was taken.
+    /// `None` if it is no leaf of a recorded batch, or is on chain.
+    pub fn is_taken(&self, txid: Txid) -> Option<bool> {
+        let state = self.state.lock();
+        let batch = state.batches.get(state.by_transaction.get(&txid)?)?;
+        let leaf = state.leaf(txid).filter(|leaf| leaf.confirmed().is_none())?;
+        Some(batch.taken_above(leaf).is_some())
+    }
+
+    /// Returns how many transactions the longest path has whose leaf is not on chain and may have
+    /// to be; 0 without batches.
     pub fn levels_max(&self) -> usize {
         let state = self.state.lock();
-        let leaves = state.batches.values().flat_map(VirtualBatch::leaves);
+        let leaves = state.alive().flat_map(VirtualBatch::leaves);
         let off_chain = leaves.filter(|leaf| leaf.confirmed().is_none());
         off_chain.map(|leaf| leaf.path().path.levels.len()).max().unwrap_or(0)
     }
 
-    /// Returns the height at which the first of the batches expires.
+    /// Returns the height at which the next of the batches expires.
     pub fn soonest_expiry(&self) -> Option<absolute::Height> {
         let state = self.state.lock();
-        let first = |batch: &VirtualBatch| Some(batch.leaves().first()?.path().path.leaf.expiry);
-        state.batches.values().filter_map(first).min()
+        state.alive().filter_map(VirtualBatch::expiry).min()
     }
 
     /// Returns the deadlines of the leaf `txid` while it is not on chain.
@@ -323,6 +331,15 @@ impl VirtualConfirmations {
 }
 
 impl State {
+    /// The batches that have not expired, and whose root was not taken.
+    fn alive(&self) -> impl Iterator<Item = &VirtualBatch> {
+        let height = self.height;
+        self.batches.values().filter(move |batch| {
+            let expires = batch.expiry().map_or(0, |expiry| expiry.to_consensus_u32());
+            expires > height && !batch.is_taken()
+        })
+    }
+
     fn insert(&mut self, batch: VirtualBatch) {
         let root = batch.root();
         self.by_transaction.extend(batch.nodes().values().map(|txid| (*txid, root)));
