@@ -373,13 +373,13 @@ impl Lightning {
             match self.parts.confirmations.is_taken(monitor.get_funding_txo().txid) {
                 None => pending.extend(balances.iter().map(pending_balance)),
                 Some(true) => {}
-                Some(false) => pending.extend(balances.iter().map(|balance| PendingBalance {
-                    waits_for: "its batch",
-                    ..pending_balance(balance)
-                })),
+                Some(false) => {
+                    let ours = balances.iter().map(pending_balance).filter(|b| b.amount_sat > 0);
+                    let waiting = |balance| PendingBalance { waits_for: "its batch", ..balance };
+                    pending.extend(ours.map(waiting));
+                }
             }
         }
-        pending.retain(|balance| balance.amount_sat > 0);
         pending.extend(self.parts.sweeper.tracked_spendable_outputs().iter().filter_map(
             |output| {
                 use lightning::util::sweep::OutputSpendStatus as S;

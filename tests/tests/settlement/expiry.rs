@@ -10,8 +10,8 @@ use crate::stage::{
     until, wish,
 };
 
-/// Blocks of a life; long enough that deadlines lie above the first blocks of a chain.
-const LIFE: u32 = 170;
+/// Blocks of a life; long enough that a payment ends before the deadline.
+const LIFE: u32 = 400;
 
 pub async fn what_missing_users_leave_is_swept_at_expiry(net: &mut Cluster) {
     let users = &USERS[..3];

@@ -10,7 +10,8 @@ fn parent(number: u8) -> Transaction {
         version: Version(3),
         lock_time: LockTime::ZERO,
         input: vec![TxIn {
-            previous_output: OutPoint::new(Txid::from_byte_array([number; 32]), 0),
+            // Deposits spend output 0 of such ids.
+            previous_output: OutPoint::new(Txid::from_byte_array([number; 32]), 7),
             witness: Witness::from_slice(&[[7; 64]]),
             ..TxIn::default()
         }],

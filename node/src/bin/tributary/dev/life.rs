@@ -9,6 +9,7 @@ use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
 use node::batches::JoinView;
 use node::dev::Cluster;
 use node::unroll::UnrollState;
+use tokio::time::Instant;
 
 use super::batch::{DEPTH, HUB, LIFE_BLOCKS, until};
 use super::report::ExitReport;
@@ -23,6 +24,10 @@ const STRIDE: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// and how often that is repeated: beyond the delay of a channel closed alone.
 const STRIDES_MAX: u32 = 60;
+/// How long balances may stand still before a block is mined,
+const STALL: Duration = Duration::from_secs(5);
+/// and how often.
+const STALLS_MAX: u32 = 12;
 
 /// Lets `user` leave its batch on chain and close its channel alone; counts what it took.
 pub async fn exit(
@@ -154,17 +159,26 @@ async fn roll_over(
     .await?;
     net.mine(DEPTH).await.map_err(failed)?;
     progress.say("balances move into the next batch");
-    let mut rolled_over = 0;
-    mine_until(net, "every balance in the next batch", async |net| {
-        rolled_over = 0;
+    // What fails is tried again at the next block; while all goes well, none is needed.
+    let (mut rolled_over, mut moved, mut blocks) = (0, Instant::now(), 0);
+    while rolled_over < users.len() {
+        let mut out = 0;
         for user in users {
-            let retired = first_wish(net, user).await.map(|wish| wish.state);
-            let is_out = matches!(retired, Ok(UserPhase::Leaf(LeafState::Retired)));
-            rolled_over += usize::from(is_out);
+            let state = first_wish(net, user).await?.state;
+            out += usize::from(state == UserPhase::Leaf(LeafState::Retired));
         }
-        rolled_over == users.len()
-    })
-    .await?;
+        if out > rolled_over {
+            (rolled_over, moved) = (out, Instant::now());
+        } else if moved.elapsed() > STALL {
+            if blocks == STALLS_MAX {
+                let all = users.len();
+                return Err(failed(format_args!("only {rolled_over} of {all} rolled over")));
+            }
+            net.mine(1).await.map_err(failed)?;
+            (blocks, moved) = (blocks + 1, Instant::now());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
     Ok((rolled_over, next_vbytes))
 }
 
