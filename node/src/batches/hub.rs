@@ -35,8 +35,6 @@ pub(super) struct HubLife {
     pub channels: HashMap<Peer, ChannelRef>,
     /// What it remembers of its end.
     pub settling: Settling,
-    /// The best block told to it.
-    pub best: u32,
     round: Option<Round>,
 }
 
@@ -73,7 +71,7 @@ impl HubLife {
     /// A batch that begins, or one that is read back: its sessions are gone.
     pub fn new(machine: HubBatch, log: EventLog) -> Self {
         let (channels, settling) = (HashMap::new(), Settling::default());
-        Self { machine, log, channels, settling, best: 0, round: None }
+        Self { machine, log, channels, settling, round: None }
     }
 
     /// Puts the stored tree of a batch back that may be on chain. An earlier one has nothing to
@@ -175,7 +173,7 @@ impl HubLife {
         PlannedTree::new(terms, members).map_err(|error| error.to_string())
     }
 
-    /// Does what the machine asks, and returns what came of it.
+    /// Does what the machine asks at the block `best`, and returns what came of it.
     ///
     /// # Errors
     ///
@@ -184,6 +182,7 @@ impl HubLife {
         &mut self,
         parts: &Parts,
         effect: HubEffect,
+        best: u32,
     ) -> Result<Vec<HubInput>, StoreError> {
         Ok(match effect {
             HubEffect::Send { peer, message } => {
@@ -254,9 +253,7 @@ impl HubLife {
             HubEffect::CheckRelease { peer, secret } => {
                 self.check_release(parts, peer, secret).await?
             }
-            HubEffect::PlanReclaim | HubEffect::SweepExpired => {
-                self.settle(parts, self.best).await?
-            }
+            HubEffect::PlanReclaim | HubEffect::SweepExpired => self.settle(parts, best).await?,
             HubEffect::CloseForSweep { peers } => self.close_for_sweep(parts, &peers),
             // The loop wakes by itself.
             HubEffect::WakeAt { .. } => vec![],

@@ -465,8 +465,7 @@ impl Batches {
             match effect {
                 Effect::Hub(id, effect) => {
                     let Some(life) = state.hub.get_mut(&id) else { continue };
-                    life.best = state.best;
-                    let came = life.run(&self.parts, effect).await?;
+                    let came = life.run(&self.parts, effect, state.best).await?;
                     inputs.extend(came.into_iter().map(|input| Input::Hub(id, input)));
                 }
                 Effect::User(id, UserEffect::BeginRollover) => self.begin_rollover(state, id),

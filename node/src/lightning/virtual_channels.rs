@@ -49,7 +49,8 @@ pub struct UnfundedChannel {
 impl Lightning {
     /// Asks `peer` for a private channel that a batch will fund by a path of at most `levels`
     /// transactions, all of it ours at first, without reserves. What is forwarded over it has
-    /// time for the path (BATCHES §5.5). The funding output is known once the peer accepts, when `FundingNeeded` comes.
+    /// time for the path (BATCHES §5.5). The funding output is known once the peer accepts, when
+    /// `FundingNeeded` comes.
     pub fn open_virtual_channel(
         &self,
         channel: ChannelRef,

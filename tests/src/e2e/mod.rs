@@ -26,8 +26,9 @@ pub use burst::{Burst, burst};
 pub use chain::{mine_until, mine_until_swept};
 pub use ledger::{Ledger, NAMES, connected, hub_fee};
 pub use steps::{
-    channel_balance, conserved, hold, invoice, invoice_state, line, open_request, outcome, paid,
-    pay, pay_request, payments, preimage, received, records, settled, wallet_sat,
+    channel_balance, conserved, hold, in_time, invoice, invoice_state, line, open_request, outcome,
+    paid, pay, pay_request, payments, pays, preimage, received, records, settled, until,
+    usable_channel, wallet_sat,
 };
 
 /// How long anything may take before it counts as never: far above what a loaded machine needs.

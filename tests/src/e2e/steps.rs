@@ -5,8 +5,8 @@ use std::time::Duration;
 use bitcoin::Amount;
 use node::channels::{ChannelRecord, OpenRequest};
 use node::dev::{Cluster, NodeOptions};
-use node::lightning::InvoiceDescription;
 use node::lightning::types::{NodeId, PaymentHash, PaymentId, Preimage};
+use node::lightning::{ChannelSnapshot, InvoiceDescription};
 use node::payments::{
     CreateInvoice, InvoiceRecord, InvoiceState, PayRequest, PayTarget, PaymentFilter,
     PaymentRecord, PaymentState, PaymentWatch,
@@ -132,6 +132,52 @@ pub async fn paid(
     let record = pay(net, payer, &pay_request(text, amount_msat)).await;
     assert_eq!(record.state, PaymentState::Succeeded, "{record:?}");
     record
+}
+
+/// Lets `payer` pay `payee` once, and waits until no HTLC is in flight.
+///
+/// # Panics
+///
+/// If the payment does not arrive.
+pub async fn pays(net: &Cluster, payer: &str, payee: &str, amount_msat: u64) {
+    let bill = invoice(net, payee, Some(amount_msat)).await;
+    paid(net, payer, &bill.invoice, None).await;
+    settled(net).await;
+}
+
+/// Waits until `name` has a channel that `which` takes, and that can carry payments.
+///
+/// # Panics
+///
+/// If it does not come.
+pub async fn usable_channel(net: &Cluster, name: &str, which: impl Fn(&ChannelSnapshot) -> bool) {
+    net.wait("usable channel", WAIT, || {
+        let channels = net.node(name).lightning.channels();
+        channels.iter().any(|c| which(c) && c.usable && c.counterparty_fees.is_some())
+    })
+    .await
+    .expect("a channel becomes usable");
+}
+
+/// Waits until `done` says so.
+///
+/// # Panics
+///
+/// If it does not in time.
+pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    assert!(in_time(&mut done).await, "{what} does not come");
+}
+
+/// Waits until `done` says so, and says whether it did in time.
+pub async fn in_time(done: &mut impl AsyncFnMut() -> bool) -> bool {
+    let end = tokio::time::Instant::now() + WAIT;
+    while !done().await {
+        if tokio::time::Instant::now() > end {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
 }
 
 /// The final record of a payment.

@@ -7,23 +7,7 @@ mod forming;
 mod rollover;
 mod stage;
 
-/// Makes two tests of each scenario, one per chain.
-macro_rules! scenarios {
-    ($($room:ident::$name:ident)+) => {
-        scenarios!(@on embedded: $($room::$name)+);
-        scenarios!(@on bitcoind: $($room::$name)+);
-    };
-    (@on $chain:ident: $($room:ident::$name:ident)+) => {
-        mod $chain {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                tests::e2e::$chain(stringify!($name), crate::$room::$name).await;
-            })+
-        }
-    };
-}
-
-scenarios! {
+tests::scenarios! {
     forming::one_user_joins_and_is_paid
     forming::five_users_join_and_pay_each_other
     forming::a_user_that_leaves_before_the_tree_is_built_is_left_out

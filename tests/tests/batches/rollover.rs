@@ -9,7 +9,7 @@ use node::batches::JoinView;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{WAIT, conserved};
+use tests::e2e::{conserved, usable_channel};
 
 use crate::stage::{
     DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, pays, until,
@@ -152,15 +152,7 @@ pub async fn a_user_without_its_hub_leaves_by_itself_at_the_deadline(net: &mut C
     // Nothing was closed: with the hub back, it pays.
     net.start(HUB).await.unwrap();
     connect(net, user).await;
-    net.wait("usable channel", WAIT, || {
-        net.node(user)
-            .lightning
-            .channels()
-            .iter()
-            .any(|c| c.usable && c.counterparty_fees.is_some())
-    })
-    .await
-    .unwrap();
+    usable_channel(net, user, |_| true).await;
     pays(net, user, HUB, 1_000_000).await;
     conserved(net).await;
 }

@@ -1,13 +1,12 @@
 //! A hub and users, and what scenarios do with them.
 
-use std::time::Duration;
-
 use bitcoin::Amount;
 use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
 use node::batches::{BatchView, JoinRequest, JoinView};
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
-use tests::e2e::{WAIT, invoice, paid, settled};
+use tests::e2e::WAIT;
+pub use tests::e2e::{in_time, pays, until};
 
 pub const HUB: &str = "hub";
 pub const USERS: [&str; 5] = ["ada", "ben", "cid", "dot", "eve"];
@@ -57,23 +56,6 @@ pub async fn newest(net: &Cluster) -> Option<BatchView> {
     net.node(HUB).batches.batches().await.pop()
 }
 
-/// Waits until `done` says so.
-pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    assert!(in_time(&mut done).await, "{what} does not come");
-}
-
-/// Waits until `done` says so, and says whether it did in time.
-pub async fn in_time(done: &mut impl AsyncFnMut() -> bool) -> bool {
-    let end = tokio::time::Instant::now() + WAIT;
-    while !done().await {
-        if tokio::time::Instant::now() > end {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    true
-}
-
 /// Lets `users` join one batch and brings it to life.
 pub async fn formed(net: &mut Cluster, users: &[&str]) {
     for user in users {
@@ -117,10 +99,4 @@ pub async fn usable(net: &mut Cluster, users: &[&str]) {
         ready && newest(net).await.is_some_and(|b| matches!(b.phase, HubPhase::Live { .. }))
     })
     .await;
-}
-
-pub async fn pays(net: &Cluster, from: &str, to: &str, amount_msat: u64) {
-    let bill = invoice(net, to, Some(amount_msat)).await;
-    paid(net, from, &bill.invoice, None).await;
-    settled(net).await;
 }

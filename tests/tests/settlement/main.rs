@@ -11,23 +11,7 @@ mod expiry;
 mod parked;
 mod stage;
 
-/// Makes two tests of each scenario, one per chain.
-macro_rules! scenarios {
-    ($($room:ident::$name:ident)+) => {
-        scenarios!(@on embedded: $($room::$name)+);
-        scenarios!(@on bitcoind: $($room::$name)+);
-    };
-    (@on $chain:ident: $($room:ident::$name:ident)+) => {
-        mod $chain {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                tests::e2e::$chain(stringify!($name), crate::$room::$name).await;
-            })+
-        }
-    };
-}
-
-scenarios! {
+tests::scenarios! {
     early::five_who_close_and_release_are_taken_in_one_transaction
     early::the_hub_reclaims_around_a_user_who_keeps_its_key
     early::power_cuts_at_every_step_change_nothing

@@ -11,7 +11,8 @@ use node::channels::ChannelState;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
-use tests::e2e::{WAIT, invoice, paid, settled};
+use tests::e2e::WAIT;
+pub use tests::e2e::{pays, until};
 
 pub const HUB: &str = "hub";
 pub const USERS: [&str; 11] =
@@ -92,15 +93,6 @@ pub async fn usable(net: &Cluster, user: &str) {
     .unwrap();
 }
 
-/// Waits until `done` says so.
-pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let end = tokio::time::Instant::now() + WAIT;
-    while !done().await {
-        assert!(tokio::time::Instant::now() < end, "{what} does not come");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 pub async fn wish(net: &Cluster, user: &str) -> JoinView {
     net.node(user).batches.joins().await.pop().unwrap()
 }
@@ -112,12 +104,6 @@ pub async fn hub_batch(net: &Cluster) -> BatchView {
 pub async fn settlement(net: &Cluster) -> SettlementView {
     let batch = hub_batch(net).await.batch;
     net.node(HUB).batches.settlement(batch).await.unwrap()
-}
-
-pub async fn pays(net: &Cluster, from: &str, to: &str, amount_msat: u64) {
-    let bill = invoice(net, to, Some(amount_msat)).await;
-    paid(net, from, &bill.invoice, None).await;
-    settled(net).await;
 }
 
 /// `user` and hub close together; both know it when this returns.

@@ -7,7 +7,7 @@ use node::lightning::CloseKind;
 use node::unroll::{Reason, UnrollError, UnrollState};
 use tests::e2e::{
     BatchMember, FormedBatch, WAIT, batch_usable, conserved, mine_until, mine_until_swept,
-    wallet_sat,
+    usable_channel, wallet_sat,
 };
 
 use crate::stage::{
@@ -60,7 +60,7 @@ async fn closes_alone(net: &mut Cluster, users: usize, closer: &str) {
     assert!(spent().await, "no commitment is confirmed");
     // Neighbours on the same transactions go on.
     for BatchMember { user, at_hub, .. } in &batch.members[1..] {
-        usable(net, *at_hub).await;
+        usable_channel(net, HUB, |c| c.channel == *at_hub).await;
         pays(net, HUB, user, 2_000_000).await;
     }
     mine_until_swept(net, MOST_BLOCKS).await;
@@ -235,14 +235,4 @@ pub async fn a_reorg_of_any_level_is_followed(net: &mut Cluster) {
     pays(net, "ada", HUB, 1_000_000).await;
     at_home(net).await;
     assert!(net.node("ada").wallet.balance().confirmed > Amount::from_sat(COINS_SAT - 60_000));
-}
-
-/// Waits until a channel of the hub's is usable.
-async fn usable(net: &Cluster, at_hub: node::lightning::types::ChannelRef) {
-    net.wait("usable channel", WAIT, || {
-        let channels = net.node(HUB).lightning.channels();
-        channels.iter().any(|c| c.channel == at_hub && c.usable && c.counterparty_fees.is_some())
-    })
-    .await
-    .unwrap();
 }

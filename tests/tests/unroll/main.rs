@@ -11,23 +11,7 @@ mod fees;
 mod protocol;
 mod stage;
 
-/// Makes two tests of each scenario, one per chain.
-macro_rules! scenarios {
-    ($($room:ident::$name:ident)+) => {
-        scenarios!(@on embedded: $($room::$name)+);
-        scenarios!(@on bitcoind: $($room::$name)+);
-    };
-    (@on $chain:ident: $($room:ident::$name:ident)+) => {
-        mod $chain {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                tests::e2e::$chain(stringify!($name), crate::$room::$name).await;
-            })+
-        }
-    };
-}
-
-scenarios! {
+tests::scenarios! {
     exits::the_user_of_a_batch_of_one_closes_alone
     exits::a_user_of_a_batch_of_five_closes_alone
     exits::the_hub_closes_alone

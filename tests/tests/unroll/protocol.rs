@@ -6,7 +6,7 @@ use node::batches::{ExitError, JoinRequest, JoinView};
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
 use node::unroll::{Reason, UnrollState};
-use tests::e2e::{WAIT, conserved};
+use tests::e2e::{WAIT, conserved, usable_channel};
 
 use crate::stage::{CAPACITY_SAT, HUB, in_mempool, pays, unroll, unroll_is};
 
@@ -72,15 +72,7 @@ pub async fn a_member_leaves_by_its_own_machine(net: &mut Cluster) {
     net.mine(1).await.unwrap();
     until(net, |wish| wish.state == UserPhase::Leaf(LeafState::Unrolled)).await;
     unroll_is(net, "ada", |state| matches!(state, UnrollState::OnChain { .. })).await;
-    net.wait("the user's connection", WAIT, || {
-        net.node("ada")
-            .lightning
-            .channels()
-            .iter()
-            .any(|c| c.usable && c.counterparty_fees.is_some())
-    })
-    .await
-    .unwrap();
+    usable_channel(net, "ada", |_| true).await;
     pays(net, "ada", HUB, 10_000_000).await;
     let late = net.node("ada").batches.exit(joined.registration).await.unwrap_err();
     assert!(matches!(late, ExitError::NotConfirmed { .. }), "{late}");

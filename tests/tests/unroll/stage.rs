@@ -7,10 +7,8 @@ use node::chain::TxStatus;
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
 use node::unroll::{UnrollState, UnrollView};
-use tests::e2e::{
-    FormedBatch, WAIT, batch_usable, broadcast, channel_balance, form, invoice, paid, settled,
-    slots,
-};
+pub use tests::e2e::pays;
+use tests::e2e::{FormedBatch, WAIT, batch_usable, broadcast, channel_balance, form, slots};
 
 pub const HUB: &str = "hub";
 pub const USERS: [&str; 5] = ["ada", "ben", "cid", "dot", "eve"];
@@ -42,12 +40,6 @@ pub async fn batch(net: &mut Cluster, users: usize, with_coins: &[&str]) -> Form
         assert_eq!(channel_balance(net, user, HUB), PAID_MSAT);
     }
     batch
-}
-
-pub async fn pays(net: &Cluster, from: &str, to: &str, amount_msat: u64) {
-    let bill = invoice(net, to, Some(amount_msat)).await;
-    paid(net, from, &bill.invoice, None).await;
-    settled(net).await;
 }
 
 /// The one leaf that `name` brings onto the chain, if it does.

@@ -11,8 +11,8 @@ use node::lightning::{CloseKind, WithheldKind};
 use node::store::MemoryDisk;
 use tests::e2e::{
     FormedBatch, WAIT, batch_usable, broadcast, channel_balance, conserved, form, form_paying,
-    hub_fee, hub_record, invoice, mine_until, mine_until_swept, open_unfunded, paid, settled,
-    tree_stays_off_chain, wallet_sat,
+    hub_fee, hub_record, mine_until, mine_until_swept, open_unfunded, pays, tree_stays_off_chain,
+    usable_channel, wallet_sat,
 };
 
 const HUB: &str = "hub";
@@ -38,12 +38,6 @@ async fn batch(net: &mut Cluster, users: usize) -> FormedBatch {
     net.mine(DEPTH).await.unwrap();
     batch_usable(net, HUB, &batch).await;
     batch
-}
-
-async fn pays(net: &Cluster, from: &str, to: &str, amount_msat: u64) {
-    let bill = invoice(net, to, Some(amount_msat)).await;
-    paid(net, from, &bill.invoice, None).await;
-    settled(net).await;
 }
 
 /// Every channel's place in its block, from its short channel id.
@@ -354,18 +348,8 @@ async fn publish_and_sweep(net: &Cluster, batch: &FormedBatch) {
     .unwrap();
     let spent = || chain.spender(ada.funding).is_some();
     mine_until(net, "spend of the leaf", 10, spent).await;
-    usable(net, ben.at_hub).await;
+    usable_channel(net, HUB, |c| c.channel == ben.at_hub).await;
     pays(net, HUB, "ben", 2_000_000).await;
     mine_until_swept(net, 400).await;
     conserved(net).await;
-}
-
-/// Waits until a channel of the hub's is usable.
-async fn usable(net: &Cluster, at_hub: ChannelRef) {
-    net.wait("usable channel", WAIT, || {
-        let channels = net.node(HUB).lightning.channels();
-        channels.iter().any(|c| c.channel == at_hub && c.usable && c.counterparty_fees.is_some())
-    })
-    .await
-    .unwrap();
 }

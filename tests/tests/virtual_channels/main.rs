@@ -8,31 +8,15 @@
 mod blocks;
 mod life;
 
-/// Makes two tests of each scenario, one per chain.
-macro_rules! scenarios {
-    ($($name:ident)+) => {
-        scenarios!(@on embedded: $($name)+);
-        scenarios!(@on bitcoind: $($name)+);
-    };
-    (@on $chain:ident: $($name:ident)+) => {
-        mod $chain {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                tests::e2e::$chain(stringify!($name), crate::life::$name).await;
-            })+
-        }
-    };
-}
-
-scenarios! {
-    one_transaction_makes_one_channel_usable
-    one_transaction_makes_two_channels_usable
-    one_transaction_makes_five_channels_usable
-    both_sides_restart_and_pay_on
-    both_sides_crash_and_pay_on
-    a_reorg_below_the_depth_is_followed
-    a_wrong_root_confirms_nothing
-    a_channel_that_no_batch_funds_leaves_no_trace
+tests::scenarios! {
+    life::one_transaction_makes_one_channel_usable
+    life::one_transaction_makes_two_channels_usable
+    life::one_transaction_makes_five_channels_usable
+    life::both_sides_restart_and_pay_on
+    life::both_sides_crash_and_pay_on
+    life::a_reorg_below_the_depth_is_followed
+    life::a_wrong_root_confirms_nothing
+    life::a_channel_that_no_batch_funds_leaves_no_trace
 }
 
 /// Scenarios that need blocks made to measure.

@@ -33,17 +33,16 @@ impl Batches {
         user: NodeId,
         roll: &Roll,
     ) -> Result<(), StoreError> {
-        let payment_hash = match self.parts.lightning.decode(&roll.invoice) {
-            Ok(Decoded { hash: Some(hash), .. }) => hash,
-            _ => PaymentHash([0; 32]),
-        };
-        let answer = match self.prepare(state, user, roll).await {
+        let theirs = self.parts.lightning.decode(&roll.invoice).ok();
+        let hash = theirs.as_ref().and_then(|theirs| theirs.hash);
+        let answer = match self.prepare(state, user, roll, theirs).await {
             Ok(invoice) => Message::Rolling(Rolling { batch: roll.batch, invoice }),
             Err(Refused::Store(error)) => return Err(error),
             Err(Refused::Stay(reason)) => {
                 tracing::info!(%user, batch = %roll.batch, %reason, "user does not roll over now");
                 let batch = roll.batch;
-                Message::Stay(Stay { batch, payment_hash: payment_hash.0, reason })
+                let payment_hash = hash.map_or([0; 32], |hash| hash.0);
+                Message::Stay(Stay { batch, payment_hash, reason })
             }
         };
         self.parts.send(Peer(user), &answer);
@@ -57,8 +56,9 @@ impl Batches {
         state: &mut State,
         user: NodeId,
         roll: &Roll,
+        theirs: Option<Decoded>,
     ) -> Result<String, Refused> {
-        let SecondLeg { amount_msat, hash, cltv } = self.second_leg(user, &roll.invoice)?;
+        let SecondLeg { amount_msat, hash, cltv } = self.second_leg(user, theirs)?;
         if let Some(known) = state.rollovers.hub.get(&hash) {
             let same = known.user == user && known.theirs == roll.invoice;
             let first = self.parts.payments.invoice(hash)?.filter(|_| same);
@@ -112,10 +112,10 @@ impl Batches {
         Ok(first.invoice)
     }
 
-    /// Reads the invoice that a user wants paid, if it may be.
-    fn second_leg(&self, user: NodeId, text: &str) -> Result<SecondLeg, Refused> {
+    /// What a user wants to be paid by its invoice, if it may be.
+    fn second_leg(&self, user: NodeId, invoice: Option<Decoded>) -> Result<SecondLeg, Refused> {
         let refused = || Refused::Stay(StayReason::Invoice);
-        let invoice = self.parts.lightning.decode(text).map_err(|_| refused())?;
+        let invoice = invoice.ok_or_else(refused)?;
         let now = self.parts.clock.now();
         let expires_later = invoice.expires.is_some_and(|expires| expires > now + INVOICE_EXPIRY);
         let delta = invoice.min_final_cltv_expiry_delta.unwrap_or(u32::MAX);

@@ -24,7 +24,7 @@ mod user;
 
 use std::collections::BTreeMap;
 
-use channel_contracts::batch::{BatchId, Message, RegistrationId};
+use channel_contracts::batch::{Message, RegistrationId};
 
 pub(super) use record::load;
 use record::{Leg, Rollover};
@@ -80,11 +80,5 @@ impl Batches {
             self.go_on_with_rollover(state, wish).await?;
         }
         Ok(())
-    }
-
-    /// Whether `batch` of `hub` is that of `wish`.
-    fn is_of(state: &State, wish: RegistrationId, hub: NodeId, batch: BatchId) -> bool {
-        let life = state.user.get(&wish).filter(|life| life.hub == hub);
-        life.and_then(|life| life.machine.place()).is_some_and(|place| place.batch == batch)
     }
 }

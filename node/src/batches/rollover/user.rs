@@ -203,10 +203,7 @@ impl Batches {
         from: NodeId,
         rolling: &Rolling,
     ) -> Result<(), StoreError> {
-        let Some(wish) = self.meant(state, from, rolling.batch) else { return Ok(()) };
-        let rollover = state.rollovers.user.get(&wish);
-        let swap = rollover.and_then(|rollover| rollover.record.swap.as_ref());
-        let Some(swap) = swap.filter(|swap| swap.hubs.is_none()) else { return Ok(()) };
+        let Some((wish, swap)) = asked(state, from, rolling.batch) else { return Ok(()) };
         let deadlines = state.user.get(&wish).and_then(|life| life.machine.deadlines());
         let right = match self.parts.lightning.decode(&rolling.invoice) {
             Ok(invoice) => {
@@ -238,20 +235,12 @@ impl Batches {
         from: NodeId,
         stay: &Stay,
     ) -> Result<(), StoreError> {
-        let Some(wish) = self.meant(state, from, stay.batch) else { return Ok(()) };
-        let rollover = state.rollovers.user.get(&wish);
-        let swap = rollover.and_then(|rollover| rollover.record.swap.as_ref());
-        let refused = |swap: &&Swap| swap.hubs.is_none() && swap.hash.0 == stay.payment_hash;
-        if swap.filter(refused).is_none() {
+        let Some((wish, swap)) = asked(state, from, stay.batch) else { return Ok(()) };
+        if swap.hash.0 != stay.payment_hash {
             return Ok(());
         }
         tracing::info!(registration = %wish, hub = %from, reason = %stay.reason, "hub does not move the balance now");
         self.end_swap(state, wish, false)
-    }
-
-    /// The wish that rolls over out of `batch` of `hub`.
-    fn meant(&self, state: &State, hub: NodeId, batch: BatchId) -> Option<RegistrationId> {
-        state.rollovers.user.keys().copied().find(|wish| Self::is_of(state, *wish, hub, batch))
     }
 
     /// Pays the hub's invoice over the old channel. Its outcome is looked up by its key, so that
@@ -331,6 +320,17 @@ impl Batches {
 /// The wish for a newer batch that follows on `wish`. There is one at a time.
 fn successor_of(state: &State, wish: RegistrationId) -> Option<&UserLife> {
     state.user.values().find(|life| life.follows == Some(wish))
+}
+
+/// The swap out of `batch` that waits for the word of `hub`, and the wish it is of.
+fn asked(state: &State, hub: NodeId, batch: BatchId) -> Option<(RegistrationId, &Swap)> {
+    let is_of = |wish: &RegistrationId| {
+        let life = state.user.get(wish).filter(|life| life.hub == hub);
+        life.and_then(|life| life.machine.place()).is_some_and(|place| place.batch == batch)
+    };
+    let (wish, rollover) = state.rollovers.user.iter().find(|(wish, _)| is_of(wish))?;
+    let swap = rollover.record.swap.as_ref().filter(|swap| swap.hubs.is_none())?;
+    Some((*wish, swap))
 }
 
 /// The name of our payment of leg 1, from which its outcome is found again.

@@ -7,6 +7,7 @@ use channel_contracts::musig::TreeSecret;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Parts;
+use crate::batches::record::encode;
 use crate::store::{Batch, Committer, StoreError, Table, Ticket};
 
 /// A transaction that takes outputs of a batch, durable before it is broadcast.
@@ -42,9 +43,7 @@ impl Pending {
             feerate_sat_per_kwu: self.feerate.to_sat_per_kwu(),
             made_at: self.made_at,
         };
-        let mut value = Vec::new();
-        ciborium::into_writer(&record, &mut value).expect("writing to memory cannot fail");
-        writes.put(Table::Settlement.key(batch.0), value);
+        writes.put(Table::Settlement.key(batch.0), encode(&record));
     }
 
     /// Writes that none is under way.

@@ -87,9 +87,24 @@ struct LeafState {
 pub struct VirtualLeaf {
     state: LeafState,
     path: SignedPath,
+    /// The node outputs above it, from the root. Making the transactions of a path anew costs
+    /// several tweaks of keys, too much for each block.
+    above: Vec<OutPoint>,
 }
 
 impl VirtualLeaf {
+    /// Makes a leaf and adds what is above it to `nodes`. Nothing is verified: a stored path was,
+    /// when it was stored.
+    fn under(state: LeafState, path: SignedPath, nodes: &mut BTreeMap<OutPoint, Txid>) -> Self {
+        let steps = path.path.transactions().map(|(steps, _)| steps).unwrap_or_default();
+        let transactions = steps.iter().map(|step| &step.transaction);
+        let spent = |tx: &Transaction| (tx.input[0].previous_output, tx.compute_txid());
+        let above: Vec<_> = transactions.map(spent).collect();
+        nodes.extend(above.iter().copied());
+        let above = above.into_iter().map(|(node, _)| node).collect();
+        Self { state, path, above }
+    }
+
     /// Its number among the leaves of its tree.
     pub fn slot(&self) -> LeafSlot {
         LeafSlot(self.state.slot)
@@ -156,9 +171,8 @@ impl VirtualBatch {
                 Some(leaf) if (leaf.slot(), leaf.txid()) == (slot, txid) => {}
                 Some(_) => return Err(other),
                 None => {
-                    batch.nodes.extend(nodes_of(&path));
                     let state = LeafState { slot: slot.0, txid, confirmed: None };
-                    batch.leaves.push(VirtualLeaf { state, path });
+                    batch.leaves.push(VirtualLeaf::under(state, path, &mut batch.nodes));
                 }
             }
         }
@@ -210,8 +224,8 @@ impl VirtualBatch {
     /// The spend of a node output above `leaf` by another than its tree transaction: the leaf
     /// can never be on chain then.
     pub fn taken_above(&self, leaf: &VirtualLeaf) -> Option<NodeSpend> {
-        let mut above = nodes_of(leaf.path()).into_iter();
-        above.find_map(|(node, tree)| self.spend_of(node).filter(|spend| spend.by != tree))
+        let taken = |spend: &NodeSpend| self.nodes.get(&spend.outpoint) != Some(&spend.by);
+        leaf.above.iter().find_map(|node| self.spend_of(*node).filter(taken))
     }
 
     /// Whether the root output was spent by another than its tree transaction.
@@ -232,7 +246,8 @@ impl VirtualBatch {
     /// The path of a leaf that leads through `txid`, if possible one that ends there.
     pub(super) fn path_through(&self, txid: Txid) -> Option<&SignedPath> {
         let ends = self.leaves.iter().find(|leaf| leaf.txid() == txid);
-        let leads = |leaf: &&VirtualLeaf| nodes_of(leaf.path()).iter().any(|(_, id)| *id == txid);
+        let is_spent_by = |node: &OutPoint| self.nodes.get(node) == Some(&txid);
+        let leads = |leaf: &&VirtualLeaf| leaf.above.iter().any(is_spent_by);
         Some(ends.or_else(|| self.leaves.iter().find(leads))?.path())
     }
 
@@ -323,8 +338,7 @@ impl VirtualBatch {
                 .get(&path_key(state.root, leaf.slot))?
                 .ok_or_else(|| corrupt(format!("path of leaf {} is missing", leaf.slot)))?;
             let path = SignedPath::decode(&path).map_err(|error| corrupt(error.to_string()))?;
-            nodes.extend(nodes_of(&path));
-            leaves.push(VirtualLeaf { state: leaf, path });
+            leaves.push(VirtualLeaf::under(leaf, path, &mut nodes));
         }
         Ok(Self { state, leaves, nodes })
     }
@@ -341,14 +355,6 @@ fn settle(confirmed: &mut Option<BlockRef>, at: BlockRef, has: bool) -> bool {
         *confirmed = None;
     }
     *confirmed != before
-}
-
-/// The node outputs of a path, from the root, and the transaction that spends each. Nothing is
-/// verified: a stored path was, when it was stored.
-fn nodes_of(path: &SignedPath) -> Vec<(OutPoint, Txid)> {
-    let transactions = path.path.transactions().map(|(steps, _)| steps).unwrap_or_default();
-    let steps = transactions.iter().map(|step| &step.transaction);
-    steps.map(|step| (step.input[0].previous_output, step.compute_txid())).collect()
 }
 
 fn top(path: &VerifiedPath) -> Txid {

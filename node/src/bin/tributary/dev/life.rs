@@ -112,10 +112,13 @@ pub async fn end(
     progress: &Progress,
 ) -> Result<Ended, CliError> {
     let Some(user) = users.first() else { return Ok(Ended::default()) };
-    let batch = first_wish(net, user).await?.batch;
-    let batch = batch.ok_or_else(|| failed("a wish without a batch"))?;
+    let wish = first_wish(net, user).await?;
+    let (Some(batch), Some(expiry)) = (wish.batch, wish.expiry) else {
+        return Err(failed("a wish without a batch"));
+    };
     let before = net.on_chain().await.map_err(failed)?.vbytes;
-    let (rolled_over, next_vbytes) = roll_over(net, users, progress).await?;
+    let (rolled_over, next_vbytes) =
+        roll_over(net, users, expiry.to_consensus_u32(), progress).await?;
     progress.say("the hub takes the first batch back");
     let mut settled = 0;
     mine_until(net, "the settlement", async |net| {
@@ -130,16 +133,15 @@ pub async fn end(
     Ok(Ended { rolled_over, settled, settlement_vbytes: after - before - next_vbytes })
 }
 
-/// Mines into the second half of the batch's life; waits until `users` are in the next one and
-/// out of this. Returns how many are, and the size of the next batch transaction.
+/// Mines into the second half of the life of the batch that expires at `expiry`; waits until
+/// `users` are in the next one and out of this. Returns how many are, and the size of the next batch transaction.
 async fn roll_over(
     net: &mut Cluster,
     users: &[String],
+    expiry: u32,
     progress: &Progress,
 ) -> Result<(usize, u64), CliError> {
-    let Some(user) = users.first() else { return Ok((0, 0)) };
     progress.say("the second half of the batch's life begins: wallets join the next one");
-    let expiry = first_wish(net, user).await?.expiry.map_or(0, |height| height.to_consensus_u32());
     let half = (expiry - LIFE_BLOCKS / 2 + DEPTH)
         .saturating_sub(net.chain.tip().await.map_err(failed)?.height);
     net.mine(half).await.map_err(failed)?;
