@@ -96,16 +96,24 @@ pub const VIRTUAL_INDEX_BASE: u32 = 0x40_0000;
 /// Last index in a block that a short channel id can name: 24 bits.
 pub const VIRTUAL_INDEX_MAX: u32 = 0xff_ffff;
 
+/// Virtual indices that belong to each transaction of a block: as many as there are for the most
+/// transactions that a block may have, 16,666 of 60 bytes.
+pub const VIRTUAL_INDICES_PER_ROOT: u32 = (VIRTUAL_INDEX_MAX - VIRTUAL_INDEX_BASE + 1) / 16_667;
+
 impl LeafSlot {
-    /// Returns the index in its block at which the transaction is shown to LDK, or `None` beyond
-    /// 24 bits.
+    /// Returns the index in its block at which the transaction is shown to LDK, or `None` if there
+    /// is none.
     ///
-    /// `before` counts the funding transactions ([`Shape::leaves`]) of all other batches whose
-    /// batch transaction is in the same block, in the order of their batch transactions; LDK
-    /// asserts that no two channels have one short channel id.
-    pub fn virtual_index(self, before: u32) -> Option<u32> {
-        let index = VIRTUAL_INDEX_BASE.checked_add(before)?.checked_add(u32::from(self.0))?;
-        (index <= VIRTUAL_INDEX_MAX).then_some(index)
+    /// `place` is the index of the batch transaction in its block, and `before` counts the funding
+    /// transactions ([`Shape::leaves`]) of other batches whose roots are outputs of the same
+    /// transaction, 0 for an honest hub. So no two channels have one short channel id, which LDK
+    /// asserts; and hub and user find the same, though only the hub knows of its other batches in
+    /// that block: a peer's `channel_update` names the channel by it.
+    pub fn virtual_index(self, place: usize, before: u32) -> Option<u32> {
+        let own = before.checked_add(u32::from(self.0))?;
+        let first = u32::try_from(place).ok()?.checked_mul(VIRTUAL_INDICES_PER_ROOT)?;
+        let index = VIRTUAL_INDEX_BASE.checked_add(first)?.checked_add(own)?;
+        (own < VIRTUAL_INDICES_PER_ROOT && index <= VIRTUAL_INDEX_MAX).then_some(index)
     }
 }
 
@@ -389,10 +397,15 @@ mod tests {
         // The root funds three channels itself and comes first.
         assert_eq!(slots, [1, 1, 0, 0, 0]);
         assert_eq!(shape.leaves(), 2);
-        assert_eq!(LeafSlot(1).virtual_index(7), Some(0x40_0008));
-        assert_eq!(LeafSlot(1).virtual_index(0xbf_fffe), Some(0xff_ffff));
-        assert_eq!(LeafSlot(1).virtual_index(0xbf_ffff), None);
-        assert_eq!(LeafSlot(1).virtual_index(u32::MAX), None);
+        assert_eq!(VIRTUAL_INDICES_PER_ROOT, 754);
+        assert_eq!(LeafSlot(1).virtual_index(0, 7), Some(0x40_0008));
+        assert_eq!(LeafSlot(1).virtual_index(3, 0), Some(0x40_0001 + 3 * 754));
+        // Of the last transaction of a block, all; none that is the next one's.
+        assert_eq!(LeafSlot(753).virtual_index(16_666, 0), Some(0x40_0000 + 16_667 * 754 - 1));
+        assert_eq!(LeafSlot(753).virtual_index(16_666, 1), None);
+        assert_eq!(LeafSlot(754).virtual_index(1, 0), None);
+        assert_eq!(LeafSlot(1).virtual_index(16_700, 0), None);
+        assert_eq!(LeafSlot(1).virtual_index(usize::MAX, u32::MAX), None);
         assert_eq!(
             shape.leaf_slot(UserSlot(5)),
             Err(ShapeError::Slot { slot: UserSlot(5), users: 5 })

@@ -9,6 +9,7 @@ use bitcoin::{
 };
 use channel_contracts::musig::{SchnorrSignature, SignedTree};
 use channel_contracts::tree::PathError;
+use channel_contracts::tree::shape::{VIRTUAL_INDEX_BASE, VIRTUAL_INDICES_PER_ROOT};
 use node::chain::BlockRef;
 use node::chain::embedded::{EmbeddedChain, EmbeddedConfig};
 use node::chain::virtual_confirmation::{
@@ -49,6 +50,9 @@ fn spending(spent: OutPoint, output: Vec<TxOut>) -> Transaction {
         output,
     }
 }
+
+/// The first virtual index of a batch transaction behind one other.
+const FIRST: u32 = VIRTUAL_INDEX_BASE + VIRTUAL_INDICES_PER_ROOT;
 
 /// A block of other people's transactions around `txdata`; `nonce` tells blocks apart.
 fn block_with(nonce: u32, txdata: &[&Transaction]) -> Block {
@@ -95,13 +99,15 @@ fn a_block_with_the_root_shows_its_own_transactions_then_the_leaves() {
     let seen = VirtualBlock::new(&block, [&record]);
     let leaves = leaves(&signed);
     let expected = [(0, &block.txdata[0]), (1, &transaction), (2, &block.txdata[2])];
-    let expected = expected.into_iter().chain([(0x40_0000, &leaves[0]), (0x40_0001, &leaves[1])]);
+    let expected = expected
+        .into_iter()
+        .chain([(FIRST as usize, &leaves[0]), (FIRST as usize + 1, &leaves[1])]);
     assert_eq!(seen.transactions(&block), expected.collect::<Vec<_>>());
     assert!(seen.confirms(record.root()));
 
     // A user sees its own leaf, where the hub sees it.
     let user = VirtualBatch::new(signed_leaves(&signed, slots(1))).unwrap();
-    assert_eq!(VirtualBlock::new(&block, [&user]).leaves(), [(0x40_0001, leaves[1].clone())]);
+    assert_eq!(VirtualBlock::new(&block, [&user]).leaves(), [(FIRST + 1, leaves[1].clone())]);
 
     let other = block_with(1, &[]);
     let seen = VirtualBlock::new(&other, [&record]);
@@ -118,12 +124,18 @@ fn batches_of_one_block_share_no_index() {
         let indices: Vec<u32> = seen.leaves().iter().map(|(index, _)| *index).collect();
         (indices, seen.leaves()[0].1.compute_txid())
     };
-    let expected = vec![0x40_0000, 0x40_0001, 0x40_0002];
     // The order is that of the block, not of the records.
     let block = block_with(0, &[&first, &second]);
-    assert_eq!(indices(&block), (expected.clone(), leaves(&one)[0].compute_txid()));
+    let expected = vec![FIRST, FIRST + 1, FIRST + VIRTUAL_INDICES_PER_ROOT];
+    assert_eq!(indices(&block), (expected, leaves(&one)[0].compute_txid()));
     let block = block_with(0, &[&second, &first]);
+    let second_at = FIRST + VIRTUAL_INDICES_PER_ROOT;
+    let expected = vec![FIRST, second_at, second_at + 1];
     assert_eq!(indices(&block), (expected, leaves(&two)[0].compute_txid()));
+    // A user of one of them, who knows of no other, finds the same.
+    let user = VirtualBatch::new(signed_leaves(&one, slots(1))).unwrap();
+    let seen = VirtualBlock::new(&block, [&user]);
+    assert_eq!(seen.leaves(), [(second_at + 1, leaves(&one)[1].clone())]);
 }
 
 #[test]
@@ -151,7 +163,7 @@ fn a_leaf_on_chain_is_shown_once_in_its_block() {
     let block = block_with(0, &[&transaction, leaf]);
     let seen = VirtualBlock::new(&block, [&record]);
     let places: Vec<usize> = seen.transactions(&block).iter().map(|(place, _)| *place).collect();
-    assert_eq!(places, [0, 1, 3, 0x40_0000]);
+    assert_eq!(places, [0, 1, 3, FIRST as usize]);
     assert!(seen.has_leaf(leaf.compute_txid()));
     // Later it is a transaction like others.
     let block = block_with(1, &[leaf]);

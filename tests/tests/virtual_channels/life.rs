@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{Amount, OutPoint, Script, TxOut};
+use channel_contracts::tree::shape::{VIRTUAL_INDEX_BASE, VIRTUAL_INDICES_PER_ROOT};
 use node::chain::virtual_confirmation::AddError;
 use node::channels::ChannelState;
 use node::dev::{Cluster, NodeOptions};
@@ -21,6 +22,9 @@ const FUNDS_SAT: u64 = 5_000_000;
 const CAPACITY_SAT: u64 = 300_000;
 /// Confirmations that a batch needs on regtest.
 const DEPTH: u32 = 3;
+
+/// The first virtual index of a batch transaction behind the coinbase transaction alone.
+const FIRST: u64 = (VIRTUAL_INDEX_BASE + VIRTUAL_INDICES_PER_ROOT) as u64;
 
 /// Starts a hub with coins and `users` users without.
 async fn start(net: &mut Cluster, users: usize, on_disk: bool) {
@@ -69,8 +73,8 @@ async fn becomes_usable(net: &mut Cluster, users: usize) {
 
     // The first leaf of five is at the root's own transaction and has three channels.
     let expected: &[u64] = match users {
-        5 => &[0x40_0000, 0x40_0000, 0x40_0000, 0x40_0001, 0x40_0001],
-        _ => &[0x40_0000; 2][..users],
+        5 => &[FIRST, FIRST, FIRST, FIRST + 1, FIRST + 1],
+        _ => &[FIRST; 2][..users],
     };
     assert_eq!(indices(net, HUB), expected);
     for name in [HUB].iter().chain(&USERS[..users]) {
@@ -230,7 +234,7 @@ pub async fn a_root_that_goes_and_comes_again_confirms_in_its_new_block(net: &mu
     for name in [HUB, "ada", "ben"] {
         let again = net.node(name).confirmations.get(batch.root()).unwrap().confirmed().unwrap();
         assert_eq!(again.height, first.height + 3, "{name}");
-        assert!(indices(net, name).iter().all(|index| *index == 0x40_0000));
+        assert!(indices(net, name).iter().all(|index| *index == FIRST));
     }
     pay_around(net).await;
     tree_stays_off_chain(net, &batch).await;

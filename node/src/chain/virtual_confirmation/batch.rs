@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid, absolute};
 use channel_contracts::tree::path::PathEnds;
+use channel_contracts::tree::shape::VIRTUAL_INDICES_PER_ROOT;
 use channel_contracts::tree::{LeafSlot, PathError, SignedPath, VerifiedPath};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,15 @@ pub enum VirtualBatchError {
         slot: LeafSlot,
         /// What is wrong.
         source: PathError,
+    },
+    /// A leaf has no place in a block: its tree has too many.
+    #[error(
+        "leaf {slot} has no virtual index; a tree may have {VIRTUAL_INDICES_PER_ROOT} leaves",
+        slot = slot.0
+    )]
+    TooWide {
+        /// The leaf.
+        slot: LeafSlot,
     },
     /// The paths are not of one tree.
     #[error("paths of leaves {one} and {other} are not of one tree", one = one.0, other = other.0)]
@@ -147,6 +157,9 @@ impl VirtualBatch {
         let mut batch: Option<Self> = None;
         for SignedLeaf { slot, path, ends: own } in leaves {
             let other = VirtualBatchError::Trees { one, other: slot };
+            if u32::from(slot.0) >= VIRTUAL_INDICES_PER_ROOT {
+                return Err(VirtualBatchError::TooWide { slot });
+            }
             if (own.root, &own.root_output) != (ends.root, &ends.root_output) {
                 return Err(other);
             }

@@ -22,9 +22,9 @@ pub struct VirtualBlock {
 impl VirtualBlock {
     /// Finds what `block` confirms of `batches`.
     ///
-    /// Batches of one block take indices one behind the other, in the order of their roots, so
-    /// that no index repeats. A root that is not as agreed, or is spent in the same block by
-    /// another than its tree, confirms nothing.
+    /// A batch takes indices that belong to the place of its transaction in the block, so that no
+    /// index repeats and both sides of a channel find the same one. A root that is not as agreed,
+    /// or is spent in the same block by another than its tree, confirms nothing.
     pub fn new<'a>(block: &Block, batches: impl IntoIterator<Item = &'a VirtualBatch>) -> Self {
         let batches: Vec<&VirtualBatch> = batches.into_iter().collect();
         let mut this = Self::default();
@@ -42,9 +42,12 @@ impl VirtualBlock {
             .filter(|(place, batch)| is_as_agreed(block, *place, batch))
             .collect();
         roots.sort_by_key(|(place, batch)| (*place, batch.root().vout));
-        let mut before = 0;
-        for (_, batch) in roots {
-            this.add(batch, before, &places);
+        let (mut last, mut before) = (None, 0);
+        for (place, batch) in roots {
+            if last != Some(place) {
+                (last, before) = (Some(place), 0);
+            }
+            this.add(batch, place, before, &places);
             before += batch.width();
         }
         this
@@ -73,14 +76,21 @@ impl VirtualBlock {
         self.real.contains(&txid)
     }
 
-    /// Adds the leaves of `batch` behind `before` indices of other batches: all or none.
-    fn add(&mut self, batch: &VirtualBatch, before: u32, places: &HashMap<Txid, usize>) {
+    /// Adds the leaves of `batch`, whose transaction is at `place`, behind `before` indices of
+    /// other batches of that transaction: all or none.
+    fn add(
+        &mut self,
+        batch: &VirtualBatch,
+        place: usize,
+        before: u32,
+        places: &HashMap<Txid, usize>,
+    ) {
         let root = batch.root();
         let mut leaves = Vec::with_capacity(batch.leaves().len());
         for leaf in batch.leaves() {
             let slot = leaf.slot();
-            let Some(index) = slot.virtual_index(before) else {
-                tracing::error!(%root, before, "too many batches in one block; not confirmed");
+            let Some(index) = slot.virtual_index(place, before) else {
+                tracing::error!(%root, place, before, "no virtual index is left; not confirmed");
                 return;
             };
             // LDK panics on a leaf that is unsigned or wrong: what was stored is checked again.
