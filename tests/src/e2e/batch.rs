@@ -1,6 +1,7 @@
 //! A channel batch formed with the protocol left out: one process has all secrets, signs the tree
 //! and tells each node what the protocol would have told it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::hashes::{Hash, sha256};
@@ -66,6 +67,19 @@ impl FormedBatch {
 ///
 /// If a step fails.
 pub fn signed_tree(fundings: &[TxOut], place: impl FnOnce(&TxOut) -> OutPoint) -> SignedTree {
+    signed_tree_of(Radix::for_size(fundings.len()), fundings, place)
+}
+
+/// As [`signed_tree`]; each transaction of the tree has `radix` children at most.
+///
+/// # Panics
+///
+/// If a step fails.
+pub fn signed_tree_of(
+    radix: Radix,
+    fundings: &[TxOut],
+    place: impl FnOnce(&TxOut) -> OutPoint,
+) -> SignedTree {
     let tree_number = TREES.fetch_add(1, Ordering::Relaxed);
     let bytes = |name: &str, number: usize| {
         let text = format!("{tree_number} {name} {number}");
@@ -79,7 +93,7 @@ pub fn signed_tree(fundings: &[TxOut], place: impl FnOnce(&TxOut) -> OutPoint) -
     let terms = TreeTerms {
         hub_key: hub_secret.public_key(),
         leaf: ExpiryLeaf { expiry, sweep_key: sweep.public_key() },
-        radix: Radix::for_size(fundings.len()),
+        radix,
     };
     let members = users
         .iter()
@@ -166,6 +180,16 @@ pub async fn form(net: &Cluster, hub: &str, users: &[&str], capacity_sat: u64) -
     form_paying(net, hub, users, capacity_sat, TxOut::clone).await
 }
 
+/// As [`form`], with a binary tree: the deepest there is for so many channels.
+///
+/// # Panics
+///
+/// If a step fails.
+pub async fn form_deep(net: &Cluster, hub: &str, users: &[&str], capacity_sat: u64) -> FormedBatch {
+    let binary = Radix::new(2).expect("a tree may be binary");
+    form_of(net, hub, users, capacity_sat, binary, TxOut::clone).await
+}
+
 /// As [`form`]; the batch transaction has the root output that `pay` makes of the one agreed.
 ///
 /// # Panics
@@ -178,6 +202,19 @@ pub async fn form_paying(
     capacity_sat: u64,
     pay: impl Fn(&TxOut) -> TxOut,
 ) -> FormedBatch {
+    let radix = Radix::for_size(users.len());
+    form_of(net, hub, users, capacity_sat, radix, pay).await
+}
+
+/// Steps 1 to 6. A user that is named several times has as many channels.
+async fn form_of(
+    net: &Cluster,
+    hub: &str,
+    users: &[&str],
+    capacity_sat: u64,
+    radix: Radix,
+    pay: impl Fn(&TxOut) -> TxOut,
+) -> FormedBatch {
     let here = net.node(hub);
     let mut members = Vec::new();
     let mut fundings = Vec::new();
@@ -188,7 +225,7 @@ pub async fn form_paying(
     }
 
     let mut built = None;
-    let signed = signed_tree(&fundings, |root_output| {
+    let signed = signed_tree_of(radix, &fundings, |root_output| {
         let paid = pay(root_output);
         let feerate = FeeRate::from_sat_per_vb(2).expect("a small feerate");
         let outputs = vec![paid.clone()];
@@ -203,12 +240,15 @@ pub async fn form_paying(
 
     let source = &here.environment.chain;
     here.confirmations.add(hub_record(&signed), &**source).await.expect("recorded in time");
-    let mut formed = FormedBatch { signed, transaction: built.transaction, members: vec![] };
-    for (slot, (user, at_hub, at_user)) in slots(members.len()).zip(members) {
-        let there = net.node(&user);
-        let record = VirtualBatch::new(signed_leaves(&formed.signed, [slot])).expect("a record");
+    for user in users.iter().collect::<BTreeSet<_>>() {
+        let there = net.node(user);
+        let own = slots(users.len()).filter(|slot| users[slot.index()] == *user);
+        let record = VirtualBatch::new(signed_leaves(&signed, own)).expect("a record");
         let source = &there.environment.chain;
         there.confirmations.add(record, &**source).await.expect("recorded in time");
+    }
+    let mut formed = FormedBatch { signed, transaction: built.transaction, members: vec![] };
+    for (slot, (user, at_hub, at_user)) in slots(members.len()).zip(members) {
         let funding = formed.signed.tree().funding_outpoint(slot).expect("a slot of the tree");
         here.channels.fund_from_batch(at_hub, funding).expect("the outpoint is taken");
         formed.members.push(BatchMember { user, at_hub, at_user, funding });

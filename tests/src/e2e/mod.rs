@@ -8,8 +8,11 @@
 mod batch;
 mod burst;
 mod chain;
+mod disk;
+mod joined;
 mod ledger;
 mod steps;
+mod tree;
 
 use std::sync::Once;
 use std::time::{Duration, Instant};
@@ -19,17 +22,23 @@ use node::runtime::telemetry::{self, LogFormat};
 use tokio::sync::Semaphore;
 
 pub use batch::{
-    BatchMember, FormedBatch, batch_usable, broadcast, form, form_paying, hub_record,
-    open_unfunded, signed_leaves, signed_tree, slots, tree_stays_off_chain,
+    BatchMember, FormedBatch, batch_usable, broadcast, form, form_deep, form_paying, hub_record,
+    open_unfunded, signed_leaves, signed_tree, signed_tree_of, slots, tree_stays_off_chain,
 };
 pub use burst::{Burst, burst};
-pub use chain::{mine_until, mine_until_swept};
+pub use chain::{mine_until, mine_until_swept, mine_until_swept_at};
+pub use disk::Image;
+pub use joined::{
+    DEPTH, HUB, batches_in_mempool, clear_end, connect, formed, forming_ended, has_moved, is_left,
+    join, mine_heard, newest, next_batch, request, usable, wish, wishes,
+};
 pub use ledger::{Ledger, NAMES, connected, hub_fee};
 pub use steps::{
-    channel_balance, conserved, hold, in_time, invoice, invoice_state, line, open_request, outcome,
-    paid, pay, pay_request, payments, pays, preimage, received, records, settled, until,
-    usable_channel, wallet_sat,
+    channel_balance, conserved, crash, hold, holds, in_time, invoice, invoice_state, line,
+    open_request, outcome, paid, pay, pay_request, payments, pays, preimage, received, records,
+    settled, until, usable_channel, wallet_sat,
 };
+pub use tree::{Eye, in_mempool, other_spender, path, spender};
 
 /// How long anything may take before it counts as never: far above what a loaded machine needs.
 pub const WAIT: Duration = Duration::from_secs(120);

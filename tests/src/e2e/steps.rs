@@ -96,6 +96,37 @@ pub async fn hold(
     net.node(payee).payments.create_invoice(create, None).await.expect("a hold invoice is made")
 }
 
+/// Lets `payer` pay a hold invoice of `payee`'s with preimage `number`, and waits until that has
+/// the payment.
+///
+/// # Panics
+///
+/// If it does not get there.
+pub async fn holds(
+    net: &Cluster,
+    payer: &str,
+    payee: &str,
+    amount_msat: u64,
+    number: u8,
+) -> PaymentWatch {
+    let bill = hold(net, payee, amount_msat, preimage(number)).await;
+    let watch = net.node(payer).payments.pay(&pay_request(&bill.invoice, None), None);
+    let watch = watch.expect("the payment starts");
+    received(net, payee, preimage(number).hash().inbound_id(), PaymentState::Held).await;
+    watch
+}
+
+/// Cuts the power of `name`, starts it again, and waits until it has followed the chain.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn crash(net: &mut Cluster, name: &str) {
+    net.crash(name).await.expect("a node of the network");
+    net.start(name).await.expect("it starts again");
+    net.synced().await.expect("it follows the chain");
+}
+
 /// A request to pay `text` with the node's own limits.
 pub fn pay_request(text: &str, amount_msat: Option<u64>) -> PayRequest {
     PayRequest {

@@ -7,12 +7,12 @@ use bitcoin::Amount;
 use channel_contracts::batch::message::{
     DeclineReason, Declined, DropReason, Dropped, Message, Release, Stored,
 };
-use channel_contracts::batch::{Attempt, BatchId, HubPhase, LeafState, RegistrationId, UserPhase};
+use channel_contracts::batch::{Attempt, BatchId, HubPhase, RegistrationId, UserPhase};
 use channel_contracts::musig::TreeSecret;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{WAIT, channel_balance, conserved};
+use tests::e2e::{WAIT, channel_balance, clear_end, conserved, forming_ended};
 
 use crate::stage::{
     DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, join, newest, pays,
@@ -92,7 +92,7 @@ pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
             let request = request(net, SMALL_SAT);
             let _joined_or_cut = net.node(USERS[0]).batches.join(&request, None).await;
             until("an end of forming, or the cut", async || {
-                disk.commits() >= cut_at || forming_ended(net).await
+                disk.commits() >= cut_at || forming_ended(net, &USERS[..1]).await
             })
             .await;
             let was_cut = disk.commits() >= cut_at;
@@ -103,10 +103,10 @@ pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
                 net.start(name).await.unwrap();
                 connect(net, USERS[0]).await;
             }
-            until("an end of forming", async || forming_ended(net).await).await;
+            until("an end of forming", async || forming_ended(net, &USERS[..1]).await).await;
             in_mempool(net).await;
             net.mine(DEPTH).await.unwrap();
-            if !in_time(&mut async || clear_end(net).await).await {
+            if !in_time(&mut async || clear_end(net, &USERS[..1]).await).await {
                 let hub = net.node(HUB);
                 let batches = hub.batches.batches().await;
                 let wishes = net.node(USERS[0]).batches.joins().await;
@@ -130,40 +130,6 @@ pub async fn a_power_cut_at_any_commit_loses_no_coin(net: &mut Cluster) {
     net.wait("usable channels", WAIT, || usable() == live).await.unwrap();
     pays(net, HUB, USERS[0], 1_000_000).await;
     conserved(net).await;
-}
-
-/// Whether every batch and every wish has come about or to nothing, chain aside.
-async fn forming_ended(net: &Cluster) -> bool {
-    let batches = net.node(HUB).batches.batches().await;
-    let wishes = net.node(USERS[0]).batches.joins().await;
-    batches.iter().all(|batch| {
-        matches!(
-            batch.phase,
-            HubPhase::Confirming | HubPhase::Live { .. } | HubPhase::Failed { .. }
-        )
-    }) && wishes.iter().all(|wish| {
-        matches!(
-            wish.state,
-            UserPhase::Over(_) | UserPhase::Leaf(LeafState::Funded | LeafState::Confirmed { .. })
-        )
-    })
-}
-
-/// Whether what was broadcast is alive on both sides, and no coin is held for anything else.
-async fn clear_end(net: &Cluster) -> bool {
-    let batches = net.node(HUB).batches.batches().await;
-    let wishes = net.node(USERS[0]).batches.joins().await;
-    let live = batches.iter().filter(|batch| matches!(batch.phase, HubPhase::Live { .. }));
-    let mut sides = live.map(|batch| {
-        wishes.iter().any(|wish| {
-            wish.batch == Some(batch.batch)
-                && matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. }))
-        })
-    });
-    forming_ended(net).await
-        && sides.all(|both| both)
-        && batches.iter().all(|batch| batch.phase != HubPhase::Confirming)
-        && net.node(HUB).wallet.holds().is_empty()
 }
 
 pub async fn both_sides_crash_after_the_broadcast_and_go_on(net: &mut Cluster) {

@@ -9,11 +9,9 @@ use node::batches::JoinView;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{conserved, usable_channel};
+use tests::e2e::{conserved, has_moved, is_left, next_batch, usable_channel, wishes};
 
-use crate::stage::{
-    DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, pays, until,
-};
+use crate::stage::{FUNDS_SAT, HUB, USERS, connect, formed, in_time, pays, until};
 
 /// Life of a batch here, in blocks: long enough for a window to roll over in.
 const LIFE: u32 = 600;
@@ -42,41 +40,8 @@ async fn start(net: &mut Cluster, users: &[&str]) -> Vec<MemoryDisk> {
     disks
 }
 
-/// The wish that was made by hand, and the one that follows on it.
-async fn wishes(net: &Cluster, user: &str) -> (JoinView, Option<JoinView>) {
-    let joins = net.node(user).batches.joins().await;
-    let first = joins.iter().find(|wish| wish.follows.is_none()).unwrap().clone();
-    let second = joins.into_iter().find(|wish| wish.follows == Some(first.registration));
-    (first, second)
-}
-
-/// Whether `user` has its balance in the next batch, and is out of the last.
-async fn has_moved(net: &Cluster, user: &str) -> bool {
-    let (first, second) = wishes(net, user).await;
-    is_left(&first)
-        && second
-            .is_some_and(|wish| matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. })))
-}
-
-/// Whether the channel of a wish is closed off the chain.
-fn is_left(wish: &JoinView) -> bool {
-    matches!(wish.state, UserPhase::Leaf(LeafState::Retired | LeafState::Dead))
-}
-
 async fn balance_msat(net: &Cluster, user: &str) -> u64 {
     net.node(user).lightning.channels().iter().map(|channel| channel.local_msat).sum()
-}
-
-/// Mines into the window and on until the next batch is in a block and deep enough.
-async fn next_batch(net: &mut Cluster, batches: usize) {
-    net.mine(HALF_LIFE).await.unwrap();
-    until("the next batch", async || {
-        net.node(HUB).batches.batches().await.len() == batches
-            && newest_is(net, |phase| phase == HubPhase::Confirming).await
-    })
-    .await;
-    in_mempool(net).await;
-    net.mine(DEPTH).await.unwrap();
 }
 
 async fn newest_is(net: &Cluster, is: impl Fn(HubPhase) -> bool) -> bool {
@@ -91,7 +56,7 @@ pub async fn balances_move_into_the_next_batch(net: &mut Cluster) {
         pays(net, HUB, user, BALANCE_MSAT).await;
     }
     let before = net.on_chain().await.unwrap().transactions;
-    next_batch(net, 2).await;
+    next_batch(net, HALF_LIFE, 2).await;
     // What comes in on the way moves too, whichever channel it takes.
     let mut paid = 0;
     until("every balance in the next batch", async || {
@@ -173,7 +138,7 @@ pub async fn a_power_cut_at_any_commit_of_a_rollover_loses_nothing(net: &mut Clu
         let mut cuts = 0;
         for cut in 0..CUTS_MAX {
             let batches = net.node(HUB).batches.batches().await.len();
-            next_batch(net, batches + 1).await;
+            next_batch(net, HALF_LIFE, batches + 1).await;
             let fault = FAULTS[(cut % 3) as usize];
             let cut_at = disk.commits() + 1 + cut * CUT_EVERY;
             disk.fault_at(cut_at, fault);

@@ -7,8 +7,8 @@ use node::lightning::CloseKind;
 use node::lightning::types::PaymentId;
 use node::payments::{PaymentState, PaymentWatch};
 use tests::e2e::{
-    WAIT, channel_balance, conserved, hold, line, mine_until, mine_until_swept, outcome,
-    pay_request, preimage, received, settled, wallet_sat,
+    WAIT, channel_balance, conserved, holds, line, mine_until, mine_until_swept, outcome, preimage,
+    received, settled, wallet_sat,
 };
 
 const FUNDS_SAT: u64 = 2_000_000;
@@ -106,11 +106,7 @@ impl Held {
     }
 
     async fn start(&self, net: &Cluster) -> PaymentWatch {
-        let bill = hold(net, self.payee, self.amount_msat, preimage(self.number)).await;
-        let payments = &net.node(self.payer).payments;
-        let watch = payments.pay(&pay_request(&bill.invoice, None), None).unwrap();
-        received(net, self.payee, self.id(), PaymentState::Held).await;
-        watch
+        holds(net, self.payer, self.payee, self.amount_msat, self.number).await
     }
 }
 
@@ -156,11 +152,8 @@ async fn busy(net: &mut Cluster, closer: &str) {
 
 pub async fn a_forward_survives_the_force_close_behind_it(net: &mut Cluster) {
     line(net, &["alice", "hub", "bob"], 4_000_000, CAPACITY_SAT).await;
-    let bill = hold(net, "bob", 70_000_003, preimage(7)).await;
-    let alice = &net.node("alice").payments;
-    let watch = alice.pay(&pay_request(&bill.invoice, None), None).unwrap();
+    let watch = holds(net, "alice", "bob", 70_000_003, 7).await;
     let id = preimage(7).hash().inbound_id();
-    received(net, "bob", id, PaymentState::Held).await;
 
     let bob = net.node("bob").lightning.node_id();
     let records = crate::open::records(net, "hub").await;

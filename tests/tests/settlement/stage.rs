@@ -12,7 +12,7 @@ use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
 use tests::e2e::WAIT;
-pub use tests::e2e::{pays, until};
+pub use tests::e2e::{crash, mine_heard, pays, until};
 
 pub const HUB: &str = "hub";
 pub const USERS: [&str; 11] =
@@ -134,12 +134,6 @@ pub async fn released(net: &Cluster, users: &[&str]) {
     .await;
 }
 
-pub async fn crash(net: &mut Cluster, name: &str) {
-    net.crash(name).await.unwrap();
-    net.start(name).await.unwrap();
-    net.synced().await.unwrap();
-}
-
 /// The transaction of the mempool that spends `outpoint`, once there is one.
 pub async fn spender(net: &Cluster, outpoint: OutPoint) -> Transaction {
     let source = net.chain.source();
@@ -171,16 +165,6 @@ pub async fn mine_until_settled(net: &Cluster, most: u32) {
         mine_heard(net, 1).await;
     }
     panic!("the batch is not settled: {:?}", settlement(net).await);
-}
-
-/// Mines, and waits after each block until the hub's batch service has heard it.
-pub async fn mine_heard(net: &Cluster, blocks: u32) {
-    for _ in 0..blocks {
-        let mut turns = net.node(HUB).batches.changes();
-        turns.mark_unchanged();
-        net.mine(1).await.unwrap();
-        tokio::time::timeout(WAIT, turns.changed()).await.unwrap().unwrap();
-    }
 }
 
 /// Whether LDK at `name` still watches the channel that `user` has or had with the hub.

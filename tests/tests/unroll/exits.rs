@@ -6,7 +6,7 @@ use node::dev::Cluster;
 use node::lightning::CloseKind;
 use node::unroll::{Reason, UnrollError, UnrollState};
 use tests::e2e::{
-    BatchMember, FormedBatch, WAIT, batch_usable, conserved, mine_until, mine_until_swept,
+    BatchMember, FormedBatch, WAIT, batch_usable, conserved, crash, mine_until, mine_until_swept,
     usable_channel, wallet_sat,
 };
 
@@ -204,12 +204,6 @@ pub async fn a_power_cut_in_the_middle_changes_nothing(net: &mut Cluster) {
     net.synced().await.unwrap();
     mine_until_swept(net, MOST_BLOCKS).await;
     at_home(net).await;
-}
-
-async fn crash(net: &mut Cluster, name: &str) {
-    net.crash(name).await.unwrap();
-    net.start(name).await.unwrap();
-    net.synced().await.unwrap();
 }
 
 pub async fn a_reorg_of_any_level_is_followed(net: &mut Cluster) {
