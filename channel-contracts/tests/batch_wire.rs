@@ -8,14 +8,18 @@ mod common;
 
 use std::sync::LazyLock;
 
-use bitcoin::{Amount, absolute};
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{Amount, OutPoint, Transaction, TxIn, Txid, absolute, relative, transaction};
 use channel_contracts::DecodeError;
 use channel_contracts::batch::message::{
-    Accepted, DeclineReason, Declined, DropReason, Dropped, Message, Nonces, Partial, Propose,
-    Refuse, RefuseReason, Register, Release, Roll, Rolling, Sign, Signed, Stay, StayReason, Stored,
+    Accepted, Closed, DeclineReason, Declined, Deposit, Deposited, Depositing, DropReason, Dropped,
+    HandOver, Message, Nonces, Partial, Propose, Refuse, RefuseReason, Refused, Register, Release,
+    Reveal, Roll, Rolling, Sign, Signed, Stay, StayReason, Stored, SwapRefusal, Withdraw,
+    Withdrawing,
 };
 use channel_contracts::batch::wire::{MESSAGE_LEN_MAX, kind};
-use channel_contracts::batch::{Attempt, BatchId, RegistrationId};
+use channel_contracts::batch::{Attempt, BatchId, RegistrationId, SwapId};
+use channel_contracts::script::Preimage;
 use channel_contracts::tree::shape::{BATCH_SIZE_MAX, RADIX_MAX};
 use channel_contracts::tree::{Path, PathLevel, Proposal, Radix, UserSlot};
 use common::batch::{Batch, EXPIRY, bytes, channel, root, secret};
@@ -38,6 +42,10 @@ fn make_messages() -> Vec<(&'static str, Message)> {
     let (hub, users) = fixture.exchange(fixture.tree(), 0);
     let (batch, attempt) = (BatchId(bytes("batch", 0)), Attempt::FIRST);
     let registration = RegistrationId(bytes("registration", 0));
+    let swap = SwapId(bytes("swap", 0));
+    let hash = sha256::Hash::hash(&bytes("preimage", 0));
+    let height = |height| absolute::Height::from_consensus(height).unwrap();
+    let outpoint = OutPoint { txid: Txid::from_byte_array(bytes("funding", 0)), vout: 2 };
     vec![
         (
             "register",
@@ -103,7 +111,63 @@ fn make_messages() -> Vec<(&'static str, Message)> {
                 reason: StayReason::Late,
             }),
         ),
+        ("closed", Message::Closed(Closed { transaction: closing(outpoint) })),
+        (
+            "withdraw",
+            Message::Withdraw(Withdraw {
+                swap,
+                channel: outpoint,
+                amount: Amount::from_sat(70_001),
+                claimer: secret("swap", 0).public_key(),
+                hash,
+            }),
+        ),
+        (
+            "withdrawing",
+            Message::Withdrawing(Withdrawing {
+                swap,
+                refunder: secret("swap", 1).public_key(),
+                refund: height(1_200),
+                payment_expiry: height(1_400),
+                invoice: "lnbcrt1held".into(),
+            }),
+        ),
+        (
+            "deposit",
+            Message::Deposit(Deposit {
+                swap,
+                channel: outpoint,
+                amount: Amount::from_sat(70_001),
+                refunder: secret("swap", 0).public_key(),
+                hash,
+            }),
+        ),
+        (
+            "depositing",
+            Message::Depositing(Depositing {
+                swap,
+                claimer: secret("swap", 1).public_key(),
+                refund: relative::Height::from_height(1_008),
+                payment_msat: 69_500_001,
+            }),
+        ),
+        ("deposited", Message::Deposited(Deposited { swap, invoice: "lnbcrt1user".into() })),
+        ("refused", Message::Refused(Refused { swap, reason: SwapRefusal::Late })),
+        ("reveal", Message::Reveal(Reveal { swap, preimage: Preimage(bytes("preimage", 0)) })),
+        ("hand_over", Message::HandOver(HandOver { swap, secret: secret("swap", 1) })),
     ]
+}
+
+/// A transaction of the form of a closing; its signatures are not what is encoded here.
+fn closing(funding: OutPoint) -> Transaction {
+    let mut input = TxIn { previous_output: funding, ..TxIn::default() };
+    input.witness.push([7; 71]);
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: vec![input],
+        output: vec![channel(0, 99_000)],
+    }
 }
 
 #[test]
@@ -133,7 +197,7 @@ fn every_message_comes_back_as_it_was() {
         }
     }
     assert_eq!(Message::decode(45_000, &[]), None);
-    assert_eq!(Message::decode(kind::STAY + 2, &[]), None);
+    assert_eq!(Message::decode(kind::HAND_OVER + 2, &[]), None);
 }
 
 #[test]
@@ -228,7 +292,7 @@ fn what_is_not_a_message_is_refused_by_name() {
     let reason = with(&[4, 1, 0xee]);
     assert_eq!(decode(kind::DROPPED, &reason), DecodeError::Invalid { field: "reason" });
     let zero = [with(&[4, 32]).as_slice(), &[0; 32]].concat();
-    assert_eq!(decode(kind::RELEASE, &zero), DecodeError::Invalid { field: "tree secret" });
+    assert_eq!(decode(kind::RELEASE, &zero), DecodeError::Invalid { field: "secret" });
     let rolling = |invoice: &[u8]| {
         let length = (invoice.len() as u16).to_be_bytes();
         let long = [&[4, 0xfd][..], &length].concat();

@@ -19,6 +19,12 @@ pub struct BatchId(pub [u8; 32]);
 )]
 pub struct RegistrationId(pub [u8; 32]);
 
+/// A withdrawal or a deposit: 32 random bytes chosen by the user, the same when it asks again.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct SwapId(pub [u8; 32]);
+
 /// The number of an attempt: 0 to [`ATTEMPTS_MAX`] - 1.
 ///
 /// Keys and nonces are fresh in each. A message of another attempt is stale.
@@ -99,4 +105,4 @@ macro_rules! hexadecimal {
     )*};
 }
 
-hexadecimal!(BatchId, RegistrationId);
+hexadecimal!(BatchId, RegistrationId, SwapId);

@@ -19,6 +19,19 @@
 //!  │ ◄──────────────────── rolling / stay     │  invoice of leg 1, which the hub holds
 //! ```
 //!
+//! A channel that both sides have closed, and one of them does not know it, at `channel_reestablish`
+//! (§6, "Retired"): `closed` shows the closing transaction, either way.
+//!
+//! Withdrawals and deposits (§7):
+//!
+//! ```text
+//!  │ withdraw ──────────────────────────────► │  withdrawing (invoice, held) / refused
+//!  │ reveal, once the output is buried ─────► │  hand over, once the payment is claimed
+//!  │ deposit ───────────────────────────────► │  depositing / refused
+//!  │ deposited (invoice) ───────────────────► │  pays once the output is buried
+//!  │ hand over, once the payment is claimed ► │
+//! ```
+//!
 //! All travel on the peers' own Lightning connection as custom messages of odd type, so that a
 //! node without batches ignores them. Each names its batch and attempt, and saying it again
 //! means nothing new. Encoding lives in [`wire`](super::wire).
@@ -26,13 +39,15 @@
 //! `register` carries one tree key for each possible attempt, so that a re-shaped tree has fresh
 //! keys without another round.
 //!
-//! Source: BATCHES §3, §6 and §8.1.
+//! Source: BATCHES §3, §6, §7 and §8.1.
 
+use bitcoin::hashes::sha256;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Amount, TxOut, absolute};
+use bitcoin::{Amount, OutPoint, Transaction, TxOut, absolute, relative};
 
-use super::ids::{ATTEMPTS_MAX, Attempt, BatchId, RegistrationId};
+use super::ids::{ATTEMPTS_MAX, Attempt, BatchId, RegistrationId, SwapId};
 use crate::musig::{AggregatedNonce, PartialSignature, PublicNonce, SchnorrSignature, TreeSecret};
+use crate::script::Preimage;
 use crate::tree::{PathError, Proposal, ProposalError};
 
 /// A message of the batch protocol.
@@ -68,6 +83,24 @@ pub enum Message {
     Rolling(Rolling),
     /// Hub to user: is not.
     Stay(Stay),
+    /// Either way: the closing transaction of a channel that the other side takes for open.
+    Closed(Closed),
+    /// User to hub: wants to be paid on chain.
+    Withdraw(Withdraw),
+    /// Hub to user: what it has to pay for that.
+    Withdrawing(Withdrawing),
+    /// User to hub: wants to pay on chain and be paid over its channel.
+    Deposit(Deposit),
+    /// Hub to user: what it gets for that.
+    Depositing(Depositing),
+    /// User to hub: how to be paid for a deposit.
+    Deposited(Deposited),
+    /// Hub to user: neither.
+    Refused(Refused),
+    /// User to hub: the preimage of a withdrawal.
+    Reveal(Reveal),
+    /// Whoever was paid to the other: the key of a swap.
+    HandOver(HandOver),
 }
 
 /// Asks for a channel in the next batch.
@@ -238,6 +271,107 @@ pub struct Stay {
     pub reason: StayReason,
 }
 
+/// Shows a closing transaction that both sides have signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// It, with its witness; what it spends says which channel.
+    pub transaction: Transaction,
+}
+
+/// Asks to be paid on chain for a payment over a channel of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withdraw {
+    /// Names the swap; the same when it is sent again.
+    pub swap: SwapId,
+    /// The funding output of the channel that will carry the payment.
+    pub channel: OutPoint,
+    /// Value of the output.
+    pub amount: Amount,
+    /// The user's key, by which it claims.
+    pub claimer: PublicKey,
+    /// SHA-256 of the preimage, which the user knows.
+    pub hash: sha256::Hash,
+}
+
+/// Says what a withdrawal costs and when it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawing {
+    /// The swap.
+    pub swap: SwapId,
+    /// The hub's key, by which it takes the output back.
+    pub refunder: PublicKey,
+    /// `T`: from here on.
+    pub refund: absolute::Height,
+    /// When the payment expires at the earliest.
+    pub payment_expiry: absolute::Height,
+    /// BOLT 11, of the same hash: what the user is to pay and the hub holds.
+    pub invoice: String,
+}
+
+/// Asks to be paid over a channel of a batch for an output on chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deposit {
+    /// Names the swap; the same when it is sent again.
+    pub swap: SwapId,
+    /// The funding output of the channel that will carry the payment.
+    pub channel: OutPoint,
+    /// Value of the output.
+    pub amount: Amount,
+    /// The user's key, by which it takes the output back.
+    pub refunder: PublicKey,
+    /// SHA-256 of the preimage, which the user knows.
+    pub hash: sha256::Hash,
+}
+
+/// Says what a deposit brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depositing {
+    /// The swap.
+    pub swap: SwapId,
+    /// The hub's key, by which it claims.
+    pub claimer: PublicKey,
+    /// Blocks after its confirmation from which the user takes the output back.
+    pub refund: relative::Height,
+    /// What the hub pays for it, in millisatoshi.
+    pub payment_msat: u64,
+}
+
+/// Says how to be paid for a deposit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deposited {
+    /// The swap.
+    pub swap: SwapId,
+    /// BOLT 11, of the hash and payment agreed on.
+    pub invoice: String,
+}
+
+/// Says that the hub does not swap that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// The swap.
+    pub swap: SwapId,
+    /// Why.
+    pub reason: SwapRefusal,
+}
+
+/// Tells the preimage of a withdrawal whose output is buried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reveal {
+    /// The swap.
+    pub swap: SwapId,
+    /// The preimage.
+    pub preimage: Preimage,
+}
+
+/// Hands a key of a swap over, so that the other side spends the output alone by key path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandOver {
+    /// The swap.
+    pub swap: SwapId,
+    /// The secret.
+    pub secret: TreeSecret,
+}
+
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $code:literal, $text:literal;)* }) => {
         $(#[$doc])*
@@ -315,6 +449,20 @@ reasons! {
         Funds = 4, "the new channel cannot carry the amount now";
         Busy = 5, "too many payments of the user wait already";
         Internal = 6, "the hub's node cannot go on";
+    }
+}
+
+reasons! {
+    /// Why a hub does not swap.
+    SwapRefusal {
+        Unavailable = 1, "the hub swaps nothing now";
+        Channel = 2, "the user has no usable channel of a batch with that funding output";
+        Amount = 3, "the amount is outside the hub's range";
+        Late = 4, "the payment would outlive the channel's deadline";
+        Key = 5, "the key, the hash or the name of the swap was used before";
+        Busy = 6, "too many swaps of the user wait already";
+        Funds = 7, "the hub has not enough coins or balance now";
+        Internal = 8, "the hub's node cannot go on";
     }
 }
 

@@ -41,7 +41,7 @@ pub mod wire;
 
 pub use deadlines::{BlockDelta, DeadlineError, Deadlines, LegExpiries, PendingHtlc};
 pub use hub::{HubBatch, HubEffect, HubEvent, HubInput, HubPhase, HubPolicy, HubRejection};
-pub use ids::{Attempt, BatchId, Peer, RegistrationId, Timestamp};
+pub use ids::{Attempt, BatchId, Peer, RegistrationId, SwapId, Timestamp};
 pub use leaf::{LeafError, LeafEvent, LeafState};
 pub use message::{DeclineReason, DropReason, Message, RefuseReason};
 pub use user::{UserBatch, UserEffect, UserEvent, UserInput, UserPhase, UserRejection};

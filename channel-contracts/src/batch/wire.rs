@@ -11,7 +11,11 @@
 //! | 2 | attempt, 1 byte; in `accepted` the batch id; none in `roll`, `rolling` and `stay` |
 //! | 4 and up | what the message says, in the order of its struct |
 //!
+//! Those of swaps, and `closed`, are in `wire/swap.rs`.
+//!
 //! Source: BOLT 1, "Type-Length-Value Format" and "Lightning Message Format".
+
+mod swap;
 
 use std::collections::BTreeMap;
 
@@ -67,10 +71,51 @@ pub mod kind {
     /// `stay`, hub to user.
     pub const STAY: u16 = 45_029;
 
+    /// `closed`, either way.
+    pub const CLOSED: u16 = 45_031;
+    /// `withdraw`, user to hub.
+    pub const WITHDRAW: u16 = 45_033;
+    /// `withdrawing`, hub to user.
+    pub const WITHDRAWING: u16 = 45_035;
+    /// `deposit`, user to hub.
+    pub const DEPOSIT: u16 = 45_037;
+    /// `depositing`, hub to user.
+    pub const DEPOSITING: u16 = 45_039;
+    /// `deposited`, user to hub.
+    pub const DEPOSITED: u16 = 45_041;
+    /// `refused`, hub to user.
+    pub const REFUSED: u16 = 45_043;
+    /// `reveal`, user to hub.
+    pub const REVEAL: u16 = 45_045;
+    /// `hand_over`, either way.
+    pub const HAND_OVER: u16 = 45_047;
+
     /// All of them.
-    pub const ALL: [u16; 15] = [
-        REGISTER, ACCEPTED, DECLINED, PROPOSE, REFUSE, NONCES, SIGN, PARTIAL, SIGNED, STORED,
-        DROPPED, RELEASE, ROLL, ROLLING, STAY,
+    pub const ALL: [u16; 24] = [
+        REGISTER,
+        ACCEPTED,
+        DECLINED,
+        PROPOSE,
+        REFUSE,
+        NONCES,
+        SIGN,
+        PARTIAL,
+        SIGNED,
+        STORED,
+        DROPPED,
+        RELEASE,
+        ROLL,
+        ROLLING,
+        STAY,
+        CLOSED,
+        WITHDRAW,
+        WITHDRAWING,
+        DEPOSIT,
+        DEPOSITING,
+        DEPOSITED,
+        REFUSED,
+        REVEAL,
+        HAND_OVER,
     ];
 }
 
@@ -93,6 +138,15 @@ impl Message {
             Self::Roll(_) => kind::ROLL,
             Self::Rolling(_) => kind::ROLLING,
             Self::Stay(_) => kind::STAY,
+            Self::Closed(_) => kind::CLOSED,
+            Self::Withdraw(_) => kind::WITHDRAW,
+            Self::Withdrawing(_) => kind::WITHDRAWING,
+            Self::Deposit(_) => kind::DEPOSIT,
+            Self::Depositing(_) => kind::DEPOSITING,
+            Self::Deposited(_) => kind::DEPOSITED,
+            Self::Refused(_) => kind::REFUSED,
+            Self::Reveal(_) => kind::REVEAL,
+            Self::HandOver(_) => kind::HAND_OVER,
         }
     }
 
@@ -176,6 +230,15 @@ impl Message {
                 writer.record(4, &[message.reason.code()]);
                 writer.record(6, &message.payment_hash);
             }
+            Self::Closed(message) => swap::write_closed(&mut writer, message),
+            Self::Withdraw(message) => swap::write_withdraw(&mut writer, message),
+            Self::Withdrawing(message) => swap::write_withdrawing(&mut writer, message),
+            Self::Deposit(message) => swap::write_deposit(&mut writer, message),
+            Self::Depositing(message) => swap::write_depositing(&mut writer, message),
+            Self::Deposited(message) => swap::write_deposited(&mut writer, message),
+            Self::Refused(message) => swap::write_refused(&mut writer, message),
+            Self::Reveal(message) => swap::write_reveal(&mut writer, message),
+            Self::HandOver(message) => swap::write_hand_over(&mut writer, message),
         }
         writer.bytes
     }
@@ -202,6 +265,15 @@ impl Message {
             kind::ROLL => roll(bytes).map(Self::Roll),
             kind::ROLLING => rolling(bytes).map(Self::Rolling),
             kind::STAY => stay(bytes).map(Self::Stay),
+            kind::CLOSED => swap::closed(bytes).map(Self::Closed),
+            kind::WITHDRAW => swap::withdraw(bytes).map(Self::Withdraw),
+            kind::WITHDRAWING => swap::withdrawing(bytes).map(Self::Withdrawing),
+            kind::DEPOSIT => swap::deposit(bytes).map(Self::Deposit),
+            kind::DEPOSITING => swap::depositing(bytes).map(Self::Depositing),
+            kind::DEPOSITED => swap::deposited(bytes).map(Self::Deposited),
+            kind::REFUSED => swap::refused(bytes).map(Self::Refused),
+            kind::REVEAL => swap::reveal(bytes).map(Self::Reveal),
+            kind::HAND_OVER => swap::hand_over(bytes).map(Self::HandOver),
             _ => return None,
         })
     }
@@ -323,11 +395,7 @@ fn dropped(bytes: &[u8]) -> Result<Dropped, DecodeError> {
 fn release(bytes: &[u8]) -> Result<Release, DecodeError> {
     let records = Records::parse("release", bytes, &[0, 2, 4])?;
     let (batch, attempt) = records.head()?;
-    let secret = records.one(4, |reader| {
-        let field = "tree secret";
-        TreeSecret::from_bytes(reader.array(field)?).ok_or(DecodeError::Invalid { field })
-    })?;
-    Ok(Release { batch, attempt, secret })
+    Ok(Release { batch, attempt, secret: records.secret(4)? })
 }
 
 fn roll(bytes: &[u8]) -> Result<Roll, DecodeError> {
@@ -441,6 +509,13 @@ impl<'a> Records<'a> {
             true => String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Invalid { field }),
             false => Err(DecodeError::Invalid { field }),
         }
+    }
+
+    fn secret(&self, kind: u64) -> Result<TreeSecret, DecodeError> {
+        self.one(kind, |reader| {
+            let field = "secret";
+            TreeSecret::from_bytes(reader.array(field)?).ok_or(DecodeError::Invalid { field })
+        })
     }
 
     fn reason<T>(&self, from_code: impl Fn(u8) -> Option<T>) -> Result<T, DecodeError> {

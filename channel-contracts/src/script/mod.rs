@@ -15,6 +15,7 @@
 
 pub mod anchor;
 pub mod batch_node;
+pub mod closing;
 pub mod commitment;
 pub mod format;
 pub mod funding;
@@ -28,6 +29,7 @@ pub mod to_remote;
 
 pub use anchor::KeyedAnchor;
 pub use batch_node::{BatchNode, ExpiryLeaf};
+pub use closing::{ClosingError, has_commitment_form, verify_closing};
 pub use commitment::{BuiltCommitment, Commitment, CommitmentError, ObscureFactor, Side};
 pub use format::CommitmentFormat;
 pub use funding::{FundingError, FundingScript};

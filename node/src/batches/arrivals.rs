@@ -1,10 +1,11 @@
 //! What peers say, and which machine hears it.
 
 use channel_contracts::batch::hub::HubInput;
-use channel_contracts::batch::message::{DeclineReason, Declined, DropReason, Dropped};
+use channel_contracts::batch::message::{Closed, DeclineReason, Declined, DropReason, Dropped};
 use channel_contracts::batch::user::UserInput;
 use channel_contracts::batch::{Attempt, BatchId, HubPhase, Message, Peer};
 
+use super::closed::ClosedWord;
 use super::service::{Batches, Input, State};
 use super::user::UserLife;
 use crate::lightning::BatchArrival;
@@ -40,6 +41,10 @@ impl Batches {
                     .filter(|(_, life)| life.hub == peer)
                     .map(|(id, _)| Input::User(*id, UserInput::Malformed));
                 hubs.chain(users).collect()
+            }
+            BatchArrival::TakenUp { peer, channel } => {
+                state.closed.push(ClosedWord::TakenUp { peer, channel });
+                vec![]
             }
             BatchArrival::Message { peer, message } => self.message(state, peer, message),
         }
@@ -102,6 +107,22 @@ impl Batches {
             }
             Message::Roll(_) | Message::Rolling(_) | Message::Stay(_) => {
                 state.rollovers.hear(from, message);
+                vec![]
+            }
+            Message::Closed(Closed { transaction }) => {
+                let transaction = transaction.clone();
+                state.closed.push(ClosedWord::Shown { peer: from, transaction });
+                vec![]
+            }
+            Message::Withdraw(_)
+            | Message::Withdrawing(_)
+            | Message::Deposit(_)
+            | Message::Depositing(_)
+            | Message::Deposited(_)
+            | Message::Refused(_)
+            | Message::Reveal(_)
+            | Message::HandOver(_) => {
+                tracing::debug!(peer = %from, kind = message.kind(), "peer swaps; nobody does here");
                 vec![]
             }
         }

@@ -5,7 +5,8 @@
 //! clock, makes what was decided durable, and does what was asked.
 //!
 //! - `service.rs`: the one loop. `requests.rs`: what callers ask for. `view.rs`: what they see.
-//! - `arrivals.rs`: who hears what peers say. `exit.rs`: how a user leaves.
+//! - `arrivals.rs`: who hears what peers say. `exit.rs`: how a user leaves. `closed.rs`: how a side
+//!   learns that its channel is closed.
 //! - `rollover/`: how a balance moves into a newer batch.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
 //! - `settlement/`: how a batch ends.
@@ -20,6 +21,7 @@
 //! Source: BATCHES §3 to §5 and §8.
 
 mod arrivals;
+mod closed;
 mod exit;
 mod faults;
 mod hub;

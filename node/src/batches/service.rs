@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::Parts;
+use super::closed::ClosedWord;
 use super::faults::Faults;
 use super::hub::HubLife;
 use super::record::{EventLog, HubBegun, load_hub, load_user};
@@ -59,6 +60,8 @@ pub(super) struct State {
     pub user: BTreeMap<RegistrationId, UserLife>,
     pub faults: Faults,
     pub rollovers: Rollovers,
+    /// What peers said of channels that one side takes for open.
+    pub closed: Vec<ClosedWord>,
     /// The best block told to the machines.
     pub best: u32,
 }
@@ -179,6 +182,9 @@ impl Batches {
             let mut state = self.state.lock().await;
             let inputs = self.gather(&mut state, best);
             let mut done = self.turn(&mut state, inputs).await;
+            if done.is_ok() {
+                done = self.answer_closed(&mut state).await;
+            }
             if done.is_ok() {
                 done = self.roll_over(&mut state).await;
             }

@@ -22,7 +22,7 @@ use lightning::util::ser::{LengthLimitedRead, Writeable, Writer};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::types::NodeId;
+use super::types::{ChannelId, NodeId};
 
 /// Messages of one peer that may wait: an honest one waits for an answer after two.
 const WAITING_MAX: usize = 32;
@@ -50,6 +50,13 @@ pub enum BatchArrival {
     Connected {
         /// To whom.
         peer: NodeId,
+    },
+    /// The peer takes up a channel of a batch that is closed here.
+    TakenUp {
+        /// Who.
+        peer: NodeId,
+        /// LDK's name of the channel.
+        channel: ChannelId,
     },
     /// The connection is lost.
     Gone {
@@ -97,6 +104,11 @@ impl BatchMessages {
         let mut state = self.state.lock();
         state.waiting.clear();
         state.arrivals.drain(..).collect()
+    }
+
+    /// Notes that `peer` takes up a channel that is closed here.
+    pub(super) fn taken_up(&self, peer: NodeId, channel: ChannelId) {
+        self.arrive(BatchArrival::TakenUp { peer, channel });
     }
 
     fn arrive(&self, arrival: BatchArrival) {

@@ -319,6 +319,7 @@ impl Loaded {
                     Arc::clone(&manager),
                     Arc::clone(&gate),
                     Arc::clone(&confirmations),
+                    Arc::clone(&batch_messages),
                     policy.strangers_max,
                 )),
                 route_handler: Arc::clone(&gossip),

@@ -21,6 +21,7 @@ use lightning::util::ser::Writeable;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::build::Parts;
+use super::closed;
 use super::events::{LightningEvent, translate};
 use super::room::Lightning;
 use super::ticks::{self, EarlyTicks};
@@ -154,11 +155,12 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
             }
             return Ok(());
         }
-        if let Some(mut event) = translate(&event) {
-            if let LightningEvent::Failed { id, temporary, .. } = &mut event {
+        if let Some(mut said) = translate(&event) {
+            closed::correct(parts, &event, &mut said);
+            if let LightningEvent::Failed { id, temporary, .. } = &mut said {
                 *temporary = parts.temporary_failures.lock().remove(id);
             }
-            handler.handle(event);
+            handler.handle(said);
         }
         Ok(())
     };

@@ -1,8 +1,9 @@
 //! The channel manager as the peer handler sees it: behind the gate.
 //!
-//! Every message goes straight in, but for a splice of a channel that a batch funds: its funding
-//! output is not on chain, and the batch's tree has no room for another. What comes out is what
-//! [`OutputGate`] has released.
+//! Every message goes straight in, but for two about channels that a batch funds. A splice is
+//! refused: the funding output is not on chain, and the batch's tree has no room for another. And
+//! a peer that takes up a channel which is closed here is answered by the batch service, with the
+//! closing transaction (`closed.rs`). What comes out is what [`OutputGate`] has released.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use lightning::ln::msgs::{self, BaseMessageHandler, ChannelMessageHandler, Messa
 use lightning::ln::types::ChannelId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
 
+use super::batch_messages::BatchMessages;
 use super::build::ChannelManager;
 use super::gate::OutputGate;
 use super::strangers::Strangers;
@@ -22,6 +24,7 @@ pub struct GatedManager {
     manager: Arc<ChannelManager>,
     gate: Arc<OutputGate>,
     confirmations: Arc<VirtualConfirmations>,
+    batch_messages: Arc<BatchMessages>,
     strangers: Strangers,
 }
 
@@ -32,9 +35,18 @@ impl GatedManager {
         manager: Arc<ChannelManager>,
         gate: Arc<OutputGate>,
         confirmations: Arc<VirtualConfirmations>,
+        batch_messages: Arc<BatchMessages>,
         strangers_max: usize,
     ) -> Self {
-        Self { manager, gate, confirmations, strangers: Strangers::new(strangers_max) }
+        let strangers = Strangers::new(strangers_max);
+        Self { manager, gate, confirmations, batch_messages, strangers }
+    }
+
+    /// Whether `channel` of `peer`, which a batch funds, is closed here.
+    fn is_retired(&self, peer: &PublicKey, channel: ChannelId) -> bool {
+        let open = self.manager.list_channels_with_counterparty(peer);
+        !open.iter().any(|details| details.channel_id == channel)
+            && self.gate.withheld.parked_of(channel).is_some()
     }
 
     fn has_channel(&self, peer: &PublicKey) -> bool {
@@ -111,6 +123,18 @@ macro_rules! forward {
                 self.manager.handle_revoke_and_ack(peer, message);
             }
 
+            fn handle_channel_reestablish(
+                &self,
+                peer: PublicKey,
+                message: &msgs::ChannelReestablish,
+            ) {
+                if self.is_retired(&peer, message.channel_id) {
+                    self.batch_messages.taken_up(peer, message.channel_id.into());
+                } else {
+                    self.manager.handle_channel_reestablish(peer, message);
+                }
+            }
+
             fn handle_splice_init(&self, peer: PublicKey, message: &msgs::SpliceInit) {
                 if self.is_virtual(peer, message.channel_id) {
                     self.refuse_splice(peer, message.channel_id);
@@ -159,7 +183,6 @@ forward! {
         handle_commitment_signed: CommitmentSigned,
         handle_update_fee: UpdateFee,
         handle_announcement_signatures: AnnouncementSignatures,
-        handle_channel_reestablish: ChannelReestablish,
         handle_channel_update: ChannelUpdate,
         handle_error: ErrorMessage,
     }

@@ -8,6 +8,7 @@ mod batch_messages;
 mod build;
 mod chain;
 mod channels;
+mod closed;
 mod coins;
 mod connections;
 mod driver;

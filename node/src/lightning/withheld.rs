@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{OutPoint, Transaction, Txid};
+use channel_contracts::script::has_commitment_form;
 use lightning::events::bump_transaction::BumpTransactionEvent;
+use lightning::ln::types::ChannelId;
 use parking_lot::Mutex;
 
 use crate::chain::virtual_confirmation::VirtualConfirmations;
@@ -106,7 +108,8 @@ impl Withheld {
         waiting.is_some()
     }
 
-    fn park(&self, leaf: OutPoint, transaction: &Transaction) {
+    /// Parks the closing transaction of the channel with the funding output `leaf`.
+    pub fn park(&self, leaf: OutPoint, transaction: &Transaction) {
         let known = self.parked.lock().insert(leaf, transaction.clone());
         if known.as_ref() != Some(transaction) {
             let mut writes = Batch::default();
@@ -121,6 +124,16 @@ impl Withheld {
     /// The closing transaction parked for the funding output `leaf`.
     pub fn parked(&self, leaf: OutPoint) -> Option<Transaction> {
         self.parked.lock().get(&leaf).cloned()
+    }
+
+    /// The closing transaction parked for `channel`, by LDK's name of it.
+    pub fn parked_of(&self, channel: ChannelId) -> Option<Transaction> {
+        let parked = self.parked.lock();
+        let (_, transaction) = parked.iter().find(|(funding, _)| {
+            let index = u16::try_from(funding.vout).unwrap_or(u16::MAX);
+            ChannelId::v1_from_funding_txid(funding.txid.as_ref(), index) == channel
+        })?;
+        Some(transaction.clone())
     }
 
     /// The funding outputs that closing transactions are parked for.
@@ -228,40 +241,9 @@ fn key(leaf: OutPoint) -> Vec<u8> {
 }
 
 /// What a transaction that spends a funding output is, by its form.
-///
-/// BOLT 3, "Commitment Transaction": the upper 8 bits of the locktime are 0x20, those of the
-/// sequence 0x80. No closing transaction has both.
 fn kind_of(transaction: &Transaction) -> WithheldKind {
-    let upper = |bits: u32| bits >> 24;
-    let sequence = transaction.input.first().map_or(0, |input| input.sequence.0);
-    if upper(transaction.lock_time.to_consensus_u32()) == 0x20 && upper(sequence) == 0x80 {
-        WithheldKind::Commitment
-    } else {
-        WithheldKind::Closing
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bitcoin::{Sequence, TxIn, absolute, transaction};
-
-    use super::*;
-
-    #[test]
-    fn only_a_commitment_wants_its_leaf_on_chain() {
-        let kind = |lock_time: u32, sequence: u32| {
-            kind_of(&Transaction {
-                version: transaction::Version(3),
-                lock_time: absolute::LockTime::from_consensus(lock_time),
-                input: vec![TxIn { sequence: Sequence(sequence), ..TxIn::default() }],
-                output: vec![],
-            })
-        };
-        assert_eq!(kind(0x2012_3456, 0x8065_4321), WithheldKind::Commitment);
-        for (lock_time, sequence) in
-            [(0, 0xffff_ffff), (0, 0xffff_fffd), (800_000, 0x8065_4321), (0x2012_3456, 0xffff_fffd)]
-        {
-            assert_eq!(kind(lock_time, sequence), WithheldKind::Closing);
-        }
+    match has_commitment_form(transaction) {
+        true => WithheldKind::Commitment,
+        false => WithheldKind::Closing,
     }
 }

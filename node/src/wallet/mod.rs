@@ -18,6 +18,7 @@ mod coins;
 mod listener;
 mod psbt;
 mod record;
+pub(crate) mod replacement;
 mod rivals;
 mod spend;
 #[cfg(test)]

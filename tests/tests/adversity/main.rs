@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod cheats;
+mod closing;
 mod expiry;
 mod htlcs;
 mod messages;
@@ -25,5 +26,6 @@ tests::scenarios! {
     expiry::a_late_exit_loses_to_the_sweep
     together::two_batches_confirm_in_one_block
     together::everyone_exits_at_once
+    closing::a_close_that_is_cut_off_after_any_message_is_one_for_both
     messages::a_hub_that_crashes_after_any_message_loses_nothing
 }

@@ -8,7 +8,7 @@ use tests::e2e::{
     join, pays, until,
 };
 
-use crate::stage::{fund, start};
+use crate::stage::{connected_at, fund, start};
 use crate::wire::Wire;
 
 /// A capacity of which many fit into the hub's coins.
@@ -57,19 +57,9 @@ pub async fn a_hub_that_crashes_after_any_message_loses_nothing(net: &mut Cluste
 }
 
 async fn both_connected(net: &Cluster, wire: &Wire) {
-    let hub = net.node(HUB).lightning.node_id();
-    let addresses = [wire.address.clone(), net.get(HUB).unwrap().address()];
-    for (user, address) in USERS.into_iter().zip(addresses) {
-        let there = net.node(user);
-        let id = there.lightning.node_id();
-        let _kept = there.peers.remember(hub, &address, true);
-        // One that is lost on the other side alone is noticed, and made again.
-        until("a connection", async || {
-            let _or_soon = there.lightning.connect(hub, &address).await;
-            there.lightning.is_connected(&hub) && net.node(HUB).lightning.is_connected(&id)
-        })
-        .await;
-    }
+    let [ada, ben] = USERS;
+    connected_at(net, ada, &wire.address).await;
+    connected_at(net, ben, &net.get(HUB).unwrap().address()).await;
 }
 
 /// Mines what was broadcast; everything is alive on both sides then, or nowhere.

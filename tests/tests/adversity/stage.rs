@@ -8,7 +8,7 @@ use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
 pub use tests::e2e::{DEPTH, HUB};
-use tests::e2e::{FormedBatch, Image, batch_usable, broadcast, other_spender};
+use tests::e2e::{FormedBatch, Image, batch_usable, broadcast, other_spender, until};
 
 pub const CAPACITY_SAT: u64 = 100_000;
 /// More blocks than a payment's time lock and the delay of a lone closer together.
@@ -36,6 +36,19 @@ pub async fn start(
 /// Pays `sat` to `name`, in `coins` coins.
 pub async fn fund(net: &Cluster, name: &str, sat: u64, coins: u32) {
     net.fund(&[name], Amount::from_sat(sat), coins).await.unwrap();
+}
+
+/// Connects `user` to the hub at `address`, for good.
+pub async fn connected_at(net: &Cluster, user: &str, address: &str) {
+    let (hub, there) = (net.node(HUB), net.node(user));
+    let (hub_id, id) = (hub.lightning.node_id(), there.lightning.node_id());
+    let _kept = there.peers.remember(hub_id, address, true);
+    // One that is lost on the other side alone is noticed, and made again.
+    until("a connection", async || {
+        let _or_soon = there.lightning.connect(hub_id, address).await;
+        there.lightning.is_connected(&hub_id) && hub.lightning.is_connected(&id)
+    })
+    .await;
 }
 
 /// Brings a formed batch to life.

@@ -20,7 +20,7 @@ use channel_contracts::musig::reclaim::{
 use channel_contracts::musig::{ReclaimPolicy, TreeSecret};
 use channel_contracts::tree::{BatchTree, UserSlot};
 
-use super::plan::{Goal, Rates, Step, TreeOnChain, UnderWay, early_value_ppm, fee_ceil, step};
+use super::plan::{Goal, TreeOnChain, early_value_ppm};
 use super::record::{self, Pending};
 use crate::batches::Parts;
 use crate::batches::hub::HubLife;
@@ -28,6 +28,7 @@ use crate::chain::fees::FeePurpose;
 use crate::store::{Batch, StoreError};
 use crate::unroll::{Reason, UnrollError};
 use crate::wallet::Coin;
+use crate::wallet::replacement::{Rates, Step, UnderWay, fee_ceil, step};
 
 /// What a hub's batch remembers of its end.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::{Amount, FeeRate, OutPoint, Weight, absolute};
+use bitcoin::{FeeRate, OutPoint, Weight, absolute};
 use channel_contracts::musig::{ReclaimPlan, ReclaimPolicy};
 use channel_contracts::tree::shape::Child;
 use channel_contracts::tree::{BatchTree, UserSlot};
@@ -11,12 +11,6 @@ use crate::chain::virtual_confirmation::NodeSpend;
 
 /// Confirmations after which a spend stays as far as we are concerned.
 pub(super) const BURIED_DEPTH: u32 = 6;
-
-/// Blocks for which a transaction that takes outputs back before E may wait at one feerate.
-const PATIENCE: u32 = 6;
-
-/// What a replacement pays on top for its own relay, sat/vB: the default of Bitcoin Core.
-const INCREMENTAL_SAT_PER_VB: u64 = 1;
 
 /// A tree and what blocks say of its node outputs. Its root is in a block.
 pub(super) struct TreeOnChain<'a> {
@@ -156,74 +150,4 @@ pub(super) fn early_value_ppm(
     let left = expiry.to_consensus_u32().saturating_sub(best).min(life);
     let scaled = u64::from(per_life) * u64::from(left) / u64::from(life.max(1));
     u32::try_from(scaled).unwrap_or(u32::MAX)
-}
-
-/// A transaction that takes outputs and is in no block yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct UnderWay {
-    /// What it pays.
-    pub feerate: FeeRate,
-    /// Its fee.
-    pub fee: Amount,
-    /// The best block when it was made.
-    pub made_at: u32,
-    /// Whether this process has broadcast it.
-    pub broadcast: bool,
-    /// Whether it takes what is to be taken, and nothing else.
-    pub fits: bool,
-}
-
-/// What may be paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rates {
-    /// The estimate.
-    pub wanted: FeeRate,
-    /// The most.
-    pub most: FeeRate,
-    /// Somebody else may spend the outputs too: from E on users may still be leaving.
-    pub contested: bool,
-}
-
-/// What to do about the transaction that takes outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing: it is under way.
-    Keep,
-    /// Broadcast what an earlier process made.
-    Repeat,
-    /// Make one that pays this.
-    Make(FeeRate),
-}
-
-/// Says what to do at the block `best`.
-///
-/// One that does not confirm is replaced by one that pays a quarter more or the estimate,
-/// whichever is more: at each block where it is contested, else after [`PATIENCE`] blocks.
-pub(super) fn step(known: Option<UnderWay>, best: u32, rates: Rates) -> Step {
-    let capped = |feerate: FeeRate| feerate.min(rates.most);
-    let Some(known) = known else {
-        return Step::Make(capped(rates.wanted));
-    };
-    if !known.fits {
-        return Step::Make(capped(known.feerate.max(rates.wanted)));
-    }
-    let patience = if rates.contested { 1 } else { PATIENCE };
-    let raised = capped(raised_by_a_quarter(known.feerate).max(rates.wanted));
-    if best >= known.made_at.saturating_add(patience) && raised > known.feerate {
-        return Step::Make(raised);
-    }
-    if known.broadcast { Step::Keep } else { Step::Repeat }
-}
-
-fn raised_by_a_quarter(feerate: FeeRate) -> FeeRate {
-    let sat_per_kwu = feerate.to_sat_per_kwu();
-    FeeRate::from_sat_per_kwu(sat_per_kwu.saturating_add(sat_per_kwu.div_ceil(4)))
-}
-
-/// The fee of a transaction of `weight` at `feerate`; where it replaces one, enough that the
-/// network takes it (BIP 125, rule 4). Rounded up.
-pub(super) fn fee_ceil(feerate: FeeRate, weight: Weight, replaced: Option<Amount>) -> Amount {
-    let own = feerate.fee_wu(weight).unwrap_or(Amount::MAX_MONEY);
-    let relay = Amount::from_sat(INCREMENTAL_SAT_PER_VB * weight.to_vbytes_ceil());
-    replaced.map_or(own, |replaced| own.max(replaced + relay))
 }

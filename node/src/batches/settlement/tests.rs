@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::hashes::Hash;
 use bitcoin::{
-    Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, TxOut, Txid, WScriptHash, Weight, absolute,
+    Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, TxOut, Txid, WScriptHash, absolute,
 };
 use channel_contracts::musig::reclaim::SweepSecret;
 use channel_contracts::musig::{ReclaimPolicy, TreeSecret};
 use channel_contracts::script::ExpiryLeaf;
 use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, TreeTerms, UserSlot};
 
-use super::plan::{Goal, Rates, Step, TreeOnChain, UnderWay, early_value_ppm, fee_ceil, step};
+use super::plan::{Goal, TreeOnChain, early_value_ppm};
 use crate::chain::BlockRef;
 use crate::chain::virtual_confirmation::NodeSpend;
 
@@ -188,51 +188,4 @@ fn having_coins_early_is_worth_less_as_the_expiry_comes() {
         assert_eq!(early_value_ppm(8_000, 4_000, best, expiry), ppm, "{best}");
     }
     assert_eq!(early_value_ppm(1_000_000, 0, 1, expiry), 0);
-}
-
-#[test]
-fn a_transaction_is_replaced_when_it_no_longer_fits_or_does_not_confirm() {
-    let rate = FeeRate::from_sat_per_kwu;
-    let under_way = |feerate, made_at, broadcast, fits| {
-        let fee = Amount::from_sat(1_000);
-        Some(UnderWay { feerate: rate(feerate), fee, made_at, broadcast, fits })
-    };
-    let make = |feerate| Step::Make(rate(feerate));
-    #[rustfmt::skip]
-    let table = [
-        // What is under way at 700, the estimate, whether it is contested. The most is 100,000.
-        (None, 1_000, false, make(1_000)),
-        (None, 400_000, true, make(100_000)),
-        (under_way(1_000, 700, true, true), 9_000, true, Step::Keep),
-        (under_way(1_000, 700, false, true), 1_000, true, Step::Repeat),
-        (under_way(1_000, 695, true, true), 9_000, false, Step::Keep),
-        (under_way(1_000, 694, true, true), 900, false, make(1_250)),
-        (under_way(1_000, 694, false, true), 9_000, false, make(9_000)),
-        (under_way(1_000, 699, true, true), 900, true, make(1_250)),
-        (under_way(1_000, 701, true, true), 9_000, true, Step::Keep),
-        (under_way(100_000, 600, true, true), 9_000, true, Step::Keep),
-        (under_way(100_000, 600, false, true), 9_000, true, Step::Repeat),
-        (under_way(1_000, 700, true, false), 900, false, make(1_000)),
-        (under_way(1_000, 700, true, false), 2_000, false, make(2_000)),
-    ];
-    for (row, (known, wanted, contested, expected)) in table.into_iter().enumerate() {
-        let rates = Rates { wanted: rate(wanted), most: rate(100_000), contested };
-        assert_eq!(step(known, 700, rates), expected, "row {row}");
-    }
-}
-
-#[test]
-fn a_replacement_pays_for_its_own_relay() {
-    let weight = Weight::from_wu(443);
-    let sat = Amount::from_sat;
-    let rate = FeeRate::from_sat_per_kwu;
-    for (feerate, replaced, fee) in [
-        (250, None, 111),
-        (253, None, 113),
-        (250, Some(111), 222),
-        (1_000, Some(111), 443),
-        (1_000, Some(443), 554),
-    ] {
-        assert_eq!(fee_ceil(rate(feerate), weight, replaced.map(sat)), sat(fee));
-    }
 }
