@@ -20,5 +20,6 @@ pub mod production;
 pub mod rpc;
 pub mod runtime;
 pub mod store;
+pub mod swaps;
 pub mod unroll;
 pub mod wallet;

@@ -7,6 +7,7 @@
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
 mod policies;
+mod services;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,9 +29,7 @@ use crate::environment::{Committing, Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
 use crate::keys::Keys;
 use crate::lightning::types::NodeId;
-use crate::lightning::{
-    EventHandler, Lightning, LightningEvent, LoadError, Loaded, Materials, PeerBook,
-};
+use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
@@ -39,9 +38,11 @@ use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
+use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
 use crate::unroll::{self, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
+use services::Services;
 
 /// How often slow housekeeping of services runs.
 const TICK: Duration = Duration::from_secs(5);
@@ -141,6 +142,8 @@ pub struct Node {
     pub unroller: Arc<Unroller>,
     /// The batch service.
     pub batches: Arc<Batches>,
+    /// Withdrawals and deposits.
+    pub swaps: Arc<Swaps>,
     /// The payments service.
     pub payments: Arc<Payments>,
     /// How far the chain was followed.
@@ -232,8 +235,10 @@ impl Node {
             tip,
             tasks: tasks.clone(),
         })?;
+        let swap_watch = Arc::new(SwapWatch::load(committer.clone())?);
         let mut starting = loaded.listeners();
         starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
+        starting.push(Arc::clone(&swap_watch) as Arc<dyn ChainListener>);
         let caught_up = follower.catch_up(&starting, &tasks.stop_signal()).await;
         confirmations.caught_up(caught_up.ok_or(StartError::Stopped)?);
         drop(starting);
@@ -277,6 +282,22 @@ impl Node {
             broadcasts: broadcasts.clone(),
             feerate_max: exit_feerate_max(&config),
         })?);
+        let swaps = Arc::new(Swaps::open(swaps::Parts {
+            committer: committer.clone(),
+            lightning: Arc::clone(&lightning),
+            channels: Arc::clone(&channels),
+            payments: Arc::clone(&payments),
+            wallet: Arc::clone(&wallet),
+            fees: fees.clone(),
+            confirmations: Arc::clone(&confirmations),
+            watch: Arc::clone(&swap_watch),
+            broadcasts: broadcasts.clone(),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            secrets: keys.batch_secrets(),
+            network: config.network,
+            policy: SwapPolicy::new(&config.batch),
+        })?);
         let batches = Arc::new(Batches::open(batches::Parts {
             committer: committer.clone(),
             payments: Arc::clone(&payments),
@@ -288,6 +309,7 @@ impl Node {
             chain: Arc::clone(&environment.chain),
             broadcasts: broadcasts.clone(),
             unroller: Arc::clone(&unroller),
+            swaps: Arc::clone(&swaps),
             entropy: Arc::clone(&environment.entropy),
             clock: Arc::clone(&environment.clock),
             secrets: keys.batch_secrets(),
@@ -297,6 +319,7 @@ impl Node {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
+            swaps: Arc::clone(&swaps),
             peers: Arc::clone(&peers),
             lightning: Arc::clone(&lightning),
             tasks: tasks.clone(),
@@ -310,14 +333,17 @@ impl Node {
         onchain.resume(&fundings);
         let mut known: HashSet<Txid> = fundings.iter().map(|funding| funding.txid).collect();
         known.extend(batches.transactions().await);
+        known.extend(swaps.transactions().await);
         onchain.free_forgotten(&known);
 
         let sync = follower.subscribe();
         let mut listeners = lightning.listeners();
         listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
+        listeners.push(swap_watch as Arc<dyn ChainListener>);
         listeners.push(Arc::new(broadcasts.clone()));
         tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
+        tasks.spawn("swaps", Arc::clone(&swaps).run(sync.clone(), tasks.clone()));
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
         tasks.spawn(
             "broadcasts",
@@ -362,6 +388,7 @@ impl Node {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
+            swaps: Arc::clone(&swaps),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -398,6 +425,7 @@ impl Node {
             channels,
             unroller,
             batches,
+            swaps,
             payments,
             sync,
             listening,
@@ -492,36 +520,6 @@ async fn birthday(
     }
     let hash = environment.chain.block_hash(height).await?;
     Ok(hash.map(|hash| BlockRef { height, hash }))
-}
-
-/// Who hears LDK.
-struct Services {
-    payments: Arc<Payments>,
-    channels: Arc<Channels>,
-    batches: Arc<Batches>,
-    peers: Arc<PeerBook>,
-    lightning: Arc<Lightning>,
-    tasks: Tasks,
-}
-
-impl EventHandler for Services {
-    fn handle(&self, event: LightningEvent) {
-        self.payments.handle(&event);
-        self.channels.handle(&event);
-        self.batches.handle(&event);
-        if let LightningEvent::ConnectionNeeded { peer, mut addresses } = event {
-            addresses.extend(self.peers.addresses(&peer));
-            let lightning = Arc::clone(&self.lightning);
-            self.tasks.spawn("connect on demand", async move {
-                for address in addresses {
-                    if lightning.connect(peer, &address).await.is_ok() {
-                        return;
-                    }
-                }
-                tracing::debug!(%peer, "a node needed for an onion message is not reachable");
-            });
-        }
-    }
 }
 
 async fn housekeeping(

@@ -31,7 +31,7 @@ pub enum HtlcDirection {
 }
 
 /// A payment preimage: 32 bytes. Prints as `[redacted]`, since whoever knows it is paid.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Preimage(pub [u8; 32]);
 
 impl fmt::Debug for Preimage {

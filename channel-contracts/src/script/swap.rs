@@ -28,7 +28,7 @@ use crate::musig::key::tweak_internal;
 use crate::musig::{AggregateError, AggregateKey, SchnorrSignature};
 
 /// From when on the payer may take its money back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum RefundTime {
     /// `T`: blocks above this height may contain the refund. For withdrawals.
     Height(absolute::Height),
@@ -37,7 +37,7 @@ pub enum RefundTime {
 }
 
 /// What both sides of a swap agree on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SwapContract {
     /// SHA-256 of the preimage, the same as of the Lightning leg.
     pub hash: sha256::Hash,

@@ -23,11 +23,12 @@ use crate::script::Preimage;
 use crate::script::swap::{RefundTime, SwapContract};
 
 /// What both sides agree on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DepositTerms {
     /// The output: claimed by the hub, refunded by the user some blocks after confirmation.
     pub contract: SwapContract,
     /// Value of the output.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub amount: Amount,
     /// What the hub pays for it, in millisatoshi: the amount without the hub's fee.
     pub payment_msat: u64,
@@ -120,7 +121,7 @@ impl DepositTerms {
 }
 
 /// Where a deposit's output stands, for either side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Confirmation {
     /// Where the output stands.
     pub outpoint: OutPoint,
@@ -129,7 +130,7 @@ pub struct Confirmation {
 }
 
 /// Where a deposit stands for the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HubDepositPhase {
     /// No output is seen.
     AwaitingOutput,
@@ -208,7 +209,7 @@ pub enum HubDepositEffect {
 }
 
 /// What happened to the hub's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HubDepositEvent {
     /// Another phase begins.
     Entered(HubDepositPhase),
@@ -370,7 +371,7 @@ fn own(by_key: bool) -> HubDecision {
 }
 
 /// Where a deposit stands for the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UserDepositPhase {
     /// The output is not in a block.
     Funding,
@@ -428,7 +429,7 @@ pub enum UserDepositEffect {
 }
 
 /// What happened to the user's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UserDepositEvent {
     /// Another phase begins.
     Entered(UserDepositPhase),

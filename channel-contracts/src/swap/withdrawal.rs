@@ -24,11 +24,12 @@ use crate::script::Preimage;
 use crate::script::swap::{RefundTime, SwapContract};
 
 /// What both sides agree on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WithdrawalTerms {
     /// The output: claimed by the user, refunded by the hub at the height `T`.
     pub contract: SwapContract,
     /// Value of the output.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub amount: Amount,
     /// What the user pays for it, in millisatoshi: the amount and the hub's fee.
     pub payment_msat: u64,
@@ -123,7 +124,7 @@ impl WithdrawalTerms {
 }
 
 /// Where a withdrawal stands for the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HubWithdrawalPhase {
     /// The payment has not come.
     AwaitingPayment,
@@ -200,7 +201,7 @@ pub enum HubWithdrawalEffect {
 }
 
 /// What happened to the hub's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum HubWithdrawalEvent {
     /// Another phase begins.
     Entered(HubWithdrawalPhase),
@@ -393,7 +394,7 @@ fn enter(
 }
 
 /// Where a withdrawal stands for the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UserWithdrawalPhase {
     /// The payment is under way or held; no output is seen.
     Paying,
@@ -458,7 +459,7 @@ pub enum UserWithdrawalEffect {
 }
 
 /// What happened to the user's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum UserWithdrawalEvent {
     /// Another phase begins.
     Entered(UserWithdrawalPhase),

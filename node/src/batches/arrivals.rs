@@ -16,6 +16,7 @@ impl Batches {
     pub(super) fn arrived(&self, state: &mut State, arrival: BatchArrival) -> Vec<Input> {
         match arrival {
             BatchArrival::Connected { peer } => {
+                self.parts.swaps.connected(peer);
                 let users = state.user.iter().filter(|(_, life)| life.hub == peer);
                 users.map(|(id, _)| Input::Repeat(*id)).collect()
             }
@@ -122,7 +123,7 @@ impl Batches {
             | Message::Refused(_)
             | Message::Reveal(_)
             | Message::HandOver(_) => {
-                tracing::debug!(peer = %from, kind = message.kind(), "peer swaps; nobody does here");
+                self.parts.swaps.hear(from, message);
                 vec![]
             }
         }

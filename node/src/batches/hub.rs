@@ -277,13 +277,20 @@ impl HubLife {
             }
         };
         let output = planned.root_output();
-        let request = FundingRequest {
-            outputs: vec![output.clone()],
+        // Withdrawals that wait ride along.
+        let withdrawals = parts.swaps.board().await;
+        let request = |withdrawals: &[TxOut]| FundingRequest {
+            outputs: [std::slice::from_ref(&output), withdrawals].concat(),
             feerate: parts.fees.get(FeePurpose::Open),
             // Exits of virtual channels are paid for by whoever leaves.
             new_channels: 0,
         };
-        let built = match parts.wallet.build_funding(&request) {
+        let mut built = parts.wallet.build_funding(&request(&withdrawals));
+        if built.is_err() && !withdrawals.is_empty() {
+            parts.swaps.alight(&withdrawals).await;
+            built = parts.wallet.build_funding(&request(&[]));
+        }
+        let built = match built {
             Ok(built) => built,
             Err(error) => {
                 tracing::warn!(%batch, %error, "batch cannot be funded");
@@ -439,6 +446,9 @@ impl HubLife {
         let batch = self.machine.id();
         let round = self.round.take_if(|round| round.attempt == attempt);
         let stored = self.machine.tree().filter(|tree| tree.attempt == attempt);
+        if let Some(round) = &round {
+            parts.swaps.alight(&round.transaction.output).await;
+        }
         let txid = round.map(|round| round.transaction.compute_txid());
         if let Some(txid) = txid.or(stored.map(|tree| tree.root.txid))
             && let Err(error) = parts.wallet.release(Owner::Transaction(txid))
@@ -481,6 +491,7 @@ impl HubLife {
             tracing::error!(batch = %self.machine.id(), %txid, "batch transaction is missing");
             return Ok(vec![]);
         };
+        parts.swaps.depart(transaction).await?;
         parts.committer.durable(parts.wallet.apply_unconfirmed(transaction)).await?;
         parts.broadcasts.push(vec![transaction.clone()]);
         Ok(vec![HubInput::BatchBroadcast { txid }])

@@ -5,6 +5,7 @@
 //! clock, makes what was decided durable, and does what was asked.
 //!
 //! - `service.rs`: the one loop. `requests.rs`: what callers ask for. `view.rs`: what they see.
+//!   `operator.rs`: what a hub's operator does by hand.
 //! - `arrivals.rs`: who hears what peers say. `exit.rs`: how a user leaves. `closed.rs`: how a side
 //!   learns that its channel is closed.
 //! - `rollover/`: how a balance moves into a newer batch.
@@ -25,6 +26,7 @@ mod closed;
 mod exit;
 mod faults;
 mod hub;
+mod operator;
 mod path_file;
 mod policy;
 mod record;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 use channel_contracts::batch::{Message, Peer, Timestamp};
 
 pub use exit::ExitError;
+pub use operator::{OfferChange, OperatorError};
 pub use path_file::{PathFile, PathFileError, PathReport};
 pub use policy::{BatchPolicy, BatchRole};
 pub use requests::{JoinError, JoinRequest};
@@ -57,6 +60,7 @@ use crate::keys::BatchSecrets;
 use crate::lightning::Lightning;
 use crate::payments::Payments;
 use crate::store::Committer;
+use crate::swaps::Swaps;
 use crate::unroll::Unroller;
 use crate::wallet::Wallet;
 
@@ -82,6 +86,8 @@ pub struct Parts {
     pub broadcasts: BroadcastQueue,
     /// The way onto the chain for paths.
     pub unroller: Arc<Unroller>,
+    /// Withdrawals and deposits, whose messages come with those of batches.
+    pub swaps: Arc<Swaps>,
     /// Nonces and names.
     pub entropy: Arc<dyn Entropy>,
     /// The time.

@@ -11,6 +11,8 @@ pub use crate::config::BatchRole;
 /// What this node does in batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPolicy {
+    /// What it was made from.
+    pub config: BatchConfig,
     /// Hub, user, both or neither.
     pub role: BatchRole,
     /// What it offers as a hub.
@@ -34,6 +36,7 @@ impl BatchPolicy {
         let sat = bitcoin::Amount::from_sat;
         let step_ms = config.step_seconds * 1_000;
         Self {
+            config: config.clone(),
             role: config.role,
             hub: HubPolicy {
                 users_max: config.users_max,

@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::lightning::types::{ChannelRef, NodeId};
+use crate::store::cbor::{corrupt, decode};
+pub(super) use crate::store::cbor::{encode, load_all};
 use crate::store::{Batch, Committer, StoreError, Table};
 
 /// How a hub's batch began.
@@ -62,7 +64,7 @@ impl StoredTree {
     }
 
     pub fn transaction(&self) -> Result<Transaction, StoreError> {
-        deserialize(&self.transaction).map_err(|error| corrupt(&error))
+        deserialize(&self.transaction).map_err(|error| corrupt(Table::HubTree, &error))
     }
 
     pub fn signatures(&self) -> Vec<SchnorrSignature> {
@@ -75,7 +77,8 @@ impl StoredTree {
     }
 
     pub fn get(committer: &Committer, batch: BatchId) -> Result<Option<Self>, StoreError> {
-        committer.get(&Table::HubTree.key(batch.0))?.map(|value| decode(&value)).transpose()
+        let value = committer.get(&Table::HubTree.key(batch.0))?;
+        value.map(|value| decode(Table::HubTree, &value)).transpose()
     }
 }
 
@@ -134,8 +137,9 @@ impl EventLog {
         let (from, to) =
             (table.key([&id[..], &[0; 4]].concat()), table.key([&id[..], &[0xff; 4]].concat()));
         let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
-        let events = pairs.iter().map(|(_, value)| decode(value)).collect::<Result<Vec<E>, _>>()?;
-        let next = u32::try_from(events.len()).map_err(|error| corrupt(&error))?;
+        let events =
+            pairs.iter().map(|(_, value)| decode(table, value)).collect::<Result<Vec<E>, _>>()?;
+        let next = u32::try_from(events.len()).map_err(|error| corrupt(table, &error))?;
         Ok((Self { table, id, next }, events))
     }
 }
@@ -165,33 +169,4 @@ pub(super) fn load_user(
         wishes.push((begun, machine, log));
     }
     Ok(wishes)
-}
-
-pub(super) fn load_all<T: DeserializeOwned>(
-    committer: &Committer,
-    table: Table,
-) -> Result<Vec<([u8; 32], T)>, StoreError> {
-    let (from, to) = table.range();
-    let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
-    pairs
-        .into_iter()
-        .map(|(key, value)| {
-            let id = table.rest(&key).and_then(|rest| rest.try_into().ok());
-            Ok((id.ok_or_else(|| corrupt(&"its id is odd"))?, decode(&value)?))
-        })
-        .collect()
-}
-
-pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).expect("writing to memory cannot fail");
-    bytes
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    ciborium::from_reader(bytes).map_err(|error| corrupt(&error))
-}
-
-fn corrupt(detail: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Corrupt(format!("record of a batch: {detail}"))
 }

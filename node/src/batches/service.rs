@@ -14,21 +14,22 @@ use bitcoin::{Amount, OutPoint, Txid, absolute};
 use channel_contracts::batch::hub::HubInput;
 use channel_contracts::batch::user::UserInput;
 use channel_contracts::batch::{
-    BatchId, HubBatch, HubEffect, HubPhase, HubPolicy, LeafState, RegistrationId, Timestamp,
-    UserEffect, UserPhase,
+    BatchId, HubBatch, HubEffect, HubPhase, LeafState, RegistrationId, Timestamp, UserEffect,
+    UserPhase,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
-use super::Parts;
 use super::closed::ClosedWord;
 use super::faults::Faults;
 use super::hub::HubLife;
 use super::record::{EventLog, HubBegun, load_hub, load_user};
 use super::rollover::{self, Rollovers};
 use super::user::UserLife;
+use super::{BatchPolicy, Parts};
 use crate::chain::follower::SyncState;
 use crate::channels::ChannelState;
+use crate::config::BatchConfig;
 use crate::lightning::types::ChannelRef;
 use crate::lightning::{CloseKind, LightningEvent};
 use crate::runtime::Tasks;
@@ -50,6 +51,8 @@ pub struct Batches {
     views: watch::Sender<u64>,
     /// Whether payments and channels concern a rollover.
     is_moving: AtomicBool,
+    /// What the next batch offers.
+    pub(super) offer: Mutex<BatchConfig>,
 }
 
 #[derive(Default)]
@@ -67,6 +70,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The batch that gathers users, if one does.
+    pub fn gathers(&self) -> Option<BatchId> {
+        let phase = |id: &BatchId| self.hub.get(id).map(|life| life.machine.phase());
+        self.gathering.filter(|id| matches!(phase(id), Some(HubPhase::Gathering { .. })))
+    }
+
     /// The hub's batches that came to nothing.
     fn failed(&self) -> impl Iterator<Item = BatchId> {
         let failed = |life: &HubLife| matches!(life.machine.phase(), HubPhase::Failed { .. });
@@ -120,6 +129,7 @@ impl Batches {
         }
         state.rollovers = rollover::load(&parts.committer)?;
         Ok(Self {
+            offer: Mutex::new(parts.policy.config.clone()),
             parts,
             state: AsyncMutex::new(state),
             heard: Mutex::default(),
@@ -168,6 +178,7 @@ impl Batches {
         if let Err(error) = self.restarted().await {
             return tracing::error!(%error, "batches stand still");
         }
+        self.parts.swaps.all_have_departed();
         loop {
             let wake = self.next_wake().await;
             tokio::select! {
@@ -204,6 +215,10 @@ impl Batches {
     /// Tells whenever something may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.views.subscribe()
+    }
+
+    pub(super) fn wake(&self) {
+        self.woken.notify_one();
     }
 
     pub(super) fn changed(&self) {
@@ -372,16 +387,18 @@ impl Batches {
         if !self.parts.policy.role.is_hub() || state.best == 0 {
             return None;
         }
-        let is_open = |id: &BatchId| {
-            let phase = state.hub.get(id).map(|life| life.machine.phase());
-            matches!(phase, Some(HubPhase::Gathering { .. }))
-        };
-        if let Some(id) = state.gathering.filter(is_open) {
+        if let Some(id) = state.gathers() {
             return Some(id);
         }
+        Some(self.open_batch(state, None))
+    }
+
+    /// Opens a batch, which gathers users for `gathering_ms` or as long as the offer says.
+    pub(super) fn open_batch(&self, state: &mut State, gathering_ms: Option<u64>) -> BatchId {
+        let BatchPolicy { hub: mut policy, life, .. } = BatchPolicy::new(&self.offer.lock());
+        policy.gathering_ms = gathering_ms.unwrap_or(policy.gathering_ms);
         let id = BatchId(self.parts.entropy.bytes());
-        let policy: HubPolicy = self.parts.policy.hub.clone();
-        let expiry = height(state.best.saturating_add(self.parts.policy.life));
+        let expiry = height(state.best.saturating_add(life));
         let at = self.parts.now();
         let mut writes = Batch::default();
         let begun = HubBegun { policy: policy.clone(), expiry, at };
@@ -389,7 +406,7 @@ impl Batches {
         let _nothing_depends_on_it_yet = self.parts.committer.enqueue(writes);
         state.hub.insert(id, HubLife::new(HubBatch::open(id, policy, expiry, at), log));
         state.gathering = Some(id);
-        Some(id)
+        id
     }
 
     /// Lets machines decide until nothing is left to do.

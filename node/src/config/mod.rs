@@ -275,6 +275,14 @@ pub struct BatchConfig {
     pub early_value_ppm: u32,
     /// Hub: blocks without another release before paths of users who keep their keys are published.
     pub reclaim_patience_blocks: u32,
+    /// Hub: what it earns with a withdrawal or a deposit, in millionths of the amount.
+    pub swap_fee_ppm: u32,
+    /// Least that is withdrawn or deposited at once, satoshi.
+    pub swap_min_sat: u64,
+    /// Hub: most that is withdrawn or deposited at once, satoshi.
+    pub swap_max_sat: u64,
+    /// Hub: blocks for which a paid withdrawal waits for others to share a transaction with.
+    pub swap_patience_blocks: u32,
 }
 
 impl Default for BatchConfig {
@@ -292,6 +300,10 @@ impl Default for BatchConfig {
             exit_feerate_max_sat_per_vb: 500,
             early_value_ppm: 5_000,
             reclaim_patience_blocks: 144,
+            swap_fee_ppm: 1_000,
+            swap_min_sat: 10_000,
+            swap_max_sat: 50_000_000,
+            swap_patience_blocks: 6,
         }
     }
 }

@@ -7,7 +7,7 @@ use channel_contracts::tree::shape::BATCH_SIZE_MAX;
 use channel_contracts::tree::transactions::FUNDING_VALUE_MIN;
 
 use super::text::is_host_and_port;
-use super::{ChainBackend, Config, StoreEngine, network_name};
+use super::{BatchConfig, ChainBackend, Config, StoreEngine, network_name};
 
 /// A setting that a node cannot run with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,7 @@ impl Config {
         self.validate_general()?;
         self.validate_lightning()?;
         self.validate_amounts()?;
-        self.validate_batch()?;
+        self.batch.validate()?;
         self.validate_addresses()
     }
 
@@ -227,8 +227,54 @@ impl Config {
         )
     }
 
-    fn validate_batch(&self) -> Result<(), InvalidConfig> {
-        let batch = &self.batch;
+    fn validate_addresses(&self) -> Result<(), InvalidConfig> {
+        let lightning = &self.lightning;
+        let listening = lightning.listen_addresses.iter();
+        let announced = lightning.announce_addresses.iter();
+        let rpc = std::iter::once(("rpc.listen", &self.rpc.listen));
+        let addresses = listening
+            .map(|address| ("lightning.listen_addresses", address))
+            .chain(announced.map(|address| ("lightning.announce_addresses", address)))
+            .chain(rpc);
+        for (key, address) in addresses {
+            if !is_host_and_port(address) {
+                return Err(InvalidConfig {
+                    key,
+                    value: format!("{address:?}"),
+                    allowed: "host:port, an IPv6 host in brackets".into(),
+                    remedy: "for example 127.0.0.1:9735 or [::1]:9735",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within(
+    key: &'static str,
+    value: u64,
+    range: RangeInclusive<u64>,
+    remedy: &'static str,
+) -> Result<(), InvalidConfig> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidConfig {
+        key,
+        value: value.to_string(),
+        allowed: format!("{} to {}", range.start(), range.end()),
+        remedy,
+    })
+}
+
+impl BatchConfig {
+    /// Checks the section by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] with the first key that is not allowed.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let batch = self;
         within(
             "batch.users_max",
             batch.users_max as u64,
@@ -284,47 +330,32 @@ impl Config {
             batch.reclaim_patience_blocks.into(),
             1..=52_560,
             "users who are offline for a day release their keys when they are back",
+        )?;
+        within(
+            "batch.swap_fee_ppm",
+            batch.swap_fee_ppm.into(),
+            0..=100_000,
+            "the unit is millionths; 0 earns nothing",
+        )?;
+        within(
+            "batch.swap_min_sat",
+            batch.swap_min_sat,
+            5_000..=2_100_000_000_000_000,
+            "less would not pay for the transaction that spends it",
+        )?;
+        within(
+            "batch.swap_max_sat",
+            batch.swap_max_sat,
+            batch.swap_min_sat..=2_100_000_000_000_000,
+            "the unit is satoshi; it cannot be below swap_min_sat",
+        )?;
+        within(
+            "batch.swap_patience_blocks",
+            batch.swap_patience_blocks.into(),
+            0..=100,
+            "a withdrawal has 142 blocks to be paid; 0 pays each at once",
         )
     }
-
-    fn validate_addresses(&self) -> Result<(), InvalidConfig> {
-        let lightning = &self.lightning;
-        let listening = lightning.listen_addresses.iter();
-        let announced = lightning.announce_addresses.iter();
-        let rpc = std::iter::once(("rpc.listen", &self.rpc.listen));
-        let addresses = listening
-            .map(|address| ("lightning.listen_addresses", address))
-            .chain(announced.map(|address| ("lightning.announce_addresses", address)))
-            .chain(rpc);
-        for (key, address) in addresses {
-            if !is_host_and_port(address) {
-                return Err(InvalidConfig {
-                    key,
-                    value: format!("{address:?}"),
-                    allowed: "host:port, an IPv6 host in brackets".into(),
-                    remedy: "for example 127.0.0.1:9735 or [::1]:9735",
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn within(
-    key: &'static str,
-    value: u64,
-    range: RangeInclusive<u64>,
-    remedy: &'static str,
-) -> Result<(), InvalidConfig> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    Err(InvalidConfig {
-        key,
-        value: value.to_string(),
-        allowed: format!("{} to {}", range.start(), range.end()),
-        remedy,
-    })
 }
 
 #[cfg(test)]
@@ -417,6 +448,10 @@ mod tests {
             }),
             ("batch.early_value_ppm", |c| c.batch.early_value_ppm = 1_000_001),
             ("batch.reclaim_patience_blocks", |c| c.batch.reclaim_patience_blocks = 0),
+            ("batch.swap_fee_ppm", |c| c.batch.swap_fee_ppm = 100_001),
+            ("batch.swap_min_sat", |c| c.batch.swap_min_sat = 4_999),
+            ("batch.swap_max_sat", |c| c.batch.swap_max_sat = c.batch.swap_min_sat - 1),
+            ("batch.swap_patience_blocks", |c| c.batch.swap_patience_blocks = 101),
             ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
         ];
         for (key, break_it) in table {

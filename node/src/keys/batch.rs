@@ -1,4 +1,4 @@
-//! The secrets of batches: tree keys and sweep keys, each derived anew when it is needed.
+//! The secrets of batches and swaps: keys and preimages, each derived anew when it is needed.
 //!
 //! A tree key is used for one attempt at one batch and may be handed over later, so it must say
 //! nothing of any other key. Each is an HMAC of its own name under a seed that never leaves this
@@ -11,9 +11,10 @@ use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use bitcoin::secp256k1::PublicKey;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
-use channel_contracts::batch::{Attempt, BatchId, RegistrationId};
+use channel_contracts::batch::{Attempt, BatchId, RegistrationId, SwapId};
 use channel_contracts::musig::TreeSecret;
 use channel_contracts::musig::reclaim::SweepSecret;
+use channel_contracts::script::Preimage;
 use zeroize::Zeroizing;
 
 /// Bytes of the nonce before a sealed secret.
@@ -47,6 +48,21 @@ impl BatchSecrets {
     /// The key that takes back what is left of a batch when it has expired.
     pub fn sweep(&self, batch: BatchId) -> SweepSecret {
         self.secret(b"sweep", &batch.0, 0, SweepSecret::from_bytes)
+    }
+
+    /// The user's key of a swap.
+    pub fn user_swap(&self, swap: SwapId) -> TreeSecret {
+        self.secret(b"user swap", &swap.0, 0, TreeSecret::from_bytes)
+    }
+
+    /// The hub's key of a swap.
+    pub fn hub_swap(&self, swap: SwapId) -> TreeSecret {
+        self.secret(b"hub swap", &swap.0, 0, TreeSecret::from_bytes)
+    }
+
+    /// The preimage of a swap, which the user knows.
+    pub fn swap_preimage(&self, swap: SwapId) -> Preimage {
+        Preimage(self.derive(b"swap preimage", &swap.0, [0, 0]))
     }
 
     /// Seals the tree secret that `user` handed over for `batch`, to be kept in the store.

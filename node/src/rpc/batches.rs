@@ -1,6 +1,7 @@
 //! `tributary.v1.Batches`: what leaving would cost, joining, and what became of it.
 //!
-//! What a wish or a batch looks like to a caller is in `batch_view.rs`.
+//! What a wish or a batch looks like to a caller is in `batch_view.rs`; what a hub's
+//! operator does is in `hub.rs`, withdrawals and deposits are in `swaps.rs`.
 
 use std::sync::Arc;
 
@@ -14,10 +15,12 @@ use tonic::{Request, Response, Status};
 
 use super::batch_view::{exit_cost, hosted, is_final, membership, path};
 use super::convert::{exact, idempotency_key, node_id};
+use super::hub;
 use super::mutation::{once, to_the_end};
 use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
+use super::swaps;
 use crate::batches::{JoinRequest, JoinView};
 
 /// Users of a batch that a quote is reckoned for where the caller names none.
@@ -155,6 +158,77 @@ impl v1::batches_server::Batches for BatchesService {
         let view =
             once(&parts, key, &request, work, async move { look_up(&again, id).await }).await?;
         Ok(Response::new(shown(&parts, &view)))
+    }
+
+    async fn withdraw(
+        &self,
+        request: Request<v1::WithdrawRequest>,
+    ) -> Result<Response<v1::Swap>, Status> {
+        Ok(Response::new(swaps::withdraw(self.door.parts()?, request.into_inner()).await?))
+    }
+
+    async fn deposit(
+        &self,
+        request: Request<v1::DepositRequest>,
+    ) -> Result<Response<v1::Swap>, Status> {
+        Ok(Response::new(swaps::deposit(self.door.parts()?, request.into_inner()).await?))
+    }
+
+    async fn get_swap(
+        &self,
+        request: Request<v1::GetSwapRequest>,
+    ) -> Result<Response<v1::Swap>, Status> {
+        let parts = self.door.parts()?;
+        Ok(Response::new(swaps::get(&parts, &request.into_inner().swap_id).await?))
+    }
+
+    type WatchSwapStream = Answers<v1::Swap>;
+
+    async fn watch_swap(
+        &self,
+        request: Request<v1::WatchSwapRequest>,
+    ) -> Result<Response<Self::WatchSwapStream>, Status> {
+        let parts = self.door.parts()?;
+        Ok(Response::new(swaps::watch(parts, request.into_inner().swap_id).await?))
+    }
+
+    async fn list_swaps(
+        &self,
+        request: Request<v1::ListSwapsRequest>,
+    ) -> Result<Response<v1::ListSwapsResponse>, Status> {
+        let parts = self.door.parts()?;
+        Ok(Response::new(swaps::list(&parts, request.into_inner()).await?))
+    }
+
+    async fn open_hosted(
+        &self,
+        request: Request<v1::OpenHostedBatchRequest>,
+    ) -> Result<Response<v1::HostedBatch>, Status> {
+        let parts = self.door.parts()?;
+        Ok(Response::new(hub::open(&parts, request.into_inner()).await?))
+    }
+
+    async fn close_hosted(
+        &self,
+        request: Request<v1::CloseHostedBatchRequest>,
+    ) -> Result<Response<v1::HostedBatch>, Status> {
+        let parts = self.door.parts()?;
+        Ok(Response::new(hub::close(&parts, request.into_inner()).await?))
+    }
+
+    async fn get_policy(
+        &self,
+        _request: Request<v1::GetBatchPolicyRequest>,
+    ) -> Result<Response<v1::BatchPolicy>, Status> {
+        Ok(Response::new(hub::policy(&self.door.parts()?.batches.offer())))
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<v1::SetBatchPolicyRequest>,
+    ) -> Result<Response<v1::BatchPolicy>, Status> {
+        let parts = self.door.parts()?;
+        Ok(Response::new(hub::set_policy(&parts, request.into_inner()).await?))
     }
 
     async fn list_hosted(

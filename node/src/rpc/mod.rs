@@ -19,6 +19,7 @@ pub mod dev_registry;
 mod event_view;
 mod events;
 pub(crate) mod files;
+mod hub;
 mod mutation;
 mod node;
 mod page;
@@ -28,6 +29,7 @@ mod payments;
 mod refusals;
 mod server;
 pub mod status;
+mod swaps;
 pub mod tls;
 mod wallet;
 

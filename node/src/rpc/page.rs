@@ -42,6 +42,7 @@ pub(super) enum List {
     Unspent = 7,
     Memberships = 8,
     HostedBatches = 9,
+    Swaps = 10,
 }
 
 /// Reads a page size.

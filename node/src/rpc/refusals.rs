@@ -6,7 +6,7 @@
 //! [`unknown_outcome`], and every mutation's conversion uses it.
 
 use super::status::{Reason, Refusal};
-use crate::batches::{ExitError, JoinError, ReleaseError};
+use crate::batches::{ExitError, JoinError, OperatorError, ReleaseError};
 use crate::channels::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError};
 use crate::environment::LinkError;
 use crate::journal::{IdempotencyError, JournalError};
@@ -14,6 +14,7 @@ use crate::lightning::{ChannelCommandError, ConnectError, DecodeError, InvoiceEr
 use crate::onchain::{AddressError, BumpFeeError, SendCoinsError};
 use crate::payments::{CreateInvoiceError, HoldError, PayError, Rejection};
 use crate::store::StoreError;
+use crate::swaps::SwapError;
 use crate::wallet::{BumpError, SpendError};
 
 /// Refuses a mutation whose outcome the store's failure hides until the next start.
@@ -132,6 +133,51 @@ impl From<JoinError> for Refusal {
             }
             JoinError::Idempotency(error) => Self::from(error).money_may_have_moved(false),
             JoinError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
+        }
+    }
+}
+
+impl From<OperatorError> for Refusal {
+    fn from(error: OperatorError) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            OperatorError::NotHub => refuse(Reason::BatchRole),
+            OperatorError::NotSynced => refuse(Reason::ChainNotSynced),
+            OperatorError::Unknown(id) => refuse(Reason::BatchUnknown).with("batch_id", id),
+            OperatorError::Gathering(id) => refuse(Reason::BatchState).with("batch_id", id),
+            OperatorError::NotGathering { batch, phase } => refuse(Reason::BatchState)
+                .with("batch_id", batch)
+                .with("state", format_args!("{phase:?}")),
+            OperatorError::Invalid(invalid) => refuse(Reason::PolicyOutOfRange)
+                .with(invalid.key, &invalid.value)
+                .with("allowed", &invalid.allowed),
+            OperatorError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
+        }
+    }
+}
+
+impl From<SwapError> for Refusal {
+    fn from(error: SwapError) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            SwapError::NotUser => refuse(Reason::BatchRole),
+            SwapError::TooSmall { amount, least } => refuse(Reason::AmountOutOfRange)
+                .with("amount_sat", amount.to_sat())
+                .with("minimum_sat", least.to_sat()),
+            SwapError::NoChannel { needed_msat, most_msat, .. } => {
+                refuse(Reason::LiquidityInsufficient)
+                    .with("needed_msat", needed_msat)
+                    .with("most_msat", most_msat)
+            }
+            SwapError::Address { address, .. } => {
+                refuse(Reason::AddressInvalid).with("address", address)
+            }
+            SwapError::InsufficientFunds { available, needed } => refuse(Reason::FundsInsufficient)
+                .with("available_sat", available.to_sat())
+                .with("needed_sat", needed.to_sat()),
+            SwapError::Idempotency(error) => Self::from(error).money_may_have_moved(false),
+            // The hub was asked already, if the record is there.
+            SwapError::Store(error) => unknown_outcome(error),
         }
     }
 }

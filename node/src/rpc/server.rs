@@ -38,6 +38,7 @@ use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::runtime::Tasks;
 use crate::store::Committer;
+use crate::swaps::Swaps;
 
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -54,6 +55,8 @@ pub struct RpcParts {
     pub channels: Arc<Channels>,
     /// Channels that batches fund.
     pub batches: Arc<Batches>,
+    /// Withdrawals and deposits.
+    pub swaps: Arc<Swaps>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -308,3 +311,6 @@ mod whole;
 #[cfg(test)]
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
+#[cfg(test)]
+#[path = "server/tests/swaps.rs"]
+mod whole_swaps;

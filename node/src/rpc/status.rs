@@ -124,6 +124,8 @@ reasons! {
     BatchState = "BATCH_STATE", FailedPrecondition, "show the wish and see its state";
     /// This node does not do that in batches.
     BatchRole = "BATCH_ROLE", FailedPrecondition, "set batch.role in the configuration";
+    /// No such withdrawal or deposit.
+    SwapUnknown = "SWAP_UNKNOWN", NotFound, "list the swaps";
     /// A channel with this peer is being opened.
     ChannelOpening = "CHANNEL_OPENING", AlreadyExists,
         "follow the channel the metadata names, or close it";

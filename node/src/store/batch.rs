@@ -73,6 +73,10 @@ pub enum Table {
     Settlement,
     /// Monitors that the next start leaves out, by monitor name.
     DeadMonitor,
+    /// Withdrawals and deposits, by swap id.
+    Swap,
+    /// What blocks said of outputs of swaps, and the last blocks read, one value.
+    SwapSeen,
 }
 
 impl Table {
@@ -124,6 +128,8 @@ impl Table {
             Table::ParkedClosing => "parked-closing",
             Table::ReleasedKey => "released-key",
             Table::Settlement => "settlement",
+            Table::Swap => "swap",
+            Table::SwapSeen => "swap-seen",
             Table::DeadMonitor => "dead-monitor",
         }
     }

@@ -5,6 +5,7 @@
 //! of their table, see [`Table`]. Read `commit.rs` first, then the conformance suite.
 
 mod batch;
+pub(crate) mod cbor;
 mod commit;
 mod deltas;
 mod engine;

@@ -132,7 +132,7 @@ pub enum SpendError {
 }
 
 /// What a caller records in the batch of a transaction.
-pub(super) type Beside<'a> = &'a mut dyn FnMut(&Transaction) -> Batch;
+pub(crate) type Beside<'a> = &'a mut dyn FnMut(&Transaction) -> Batch;
 
 /// The randomness of the environment, as BDK takes it.
 pub(super) struct Shuffle<'a>(pub &'a dyn Entropy);
@@ -172,12 +172,35 @@ impl Wallet {
     ///
     /// [`SpendError`] with the amounts; no coin is held then.
     pub fn build_funding(&self, request: &FundingRequest) -> Result<Built, SpendError> {
+        self.fund(request, None)
+    }
+
+    /// As [`Wallet::build_funding`]. The wallet counts the transaction as being broadcast, and its
+    /// record, the holds and the writes of `beside` become durable together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wallet::build_funding`]; `beside` was not asked then.
+    pub(crate) fn build_funding_beside(
+        &self,
+        request: &FundingRequest,
+        beside: Beside<'_>,
+    ) -> Result<Built, SpendError> {
+        self.fund(request, Some(beside))
+    }
+
+    fn fund(
+        &self,
+        request: &FundingRequest,
+        beside: Option<Beside<'_>>,
+    ) -> Result<Built, SpendError> {
         check_feerate(request.feerate)?;
         check_outputs(&request.outputs)?;
         let _nobody_else_chooses = self.choosing();
         let mut inner = self.lock();
         let channels = inner.channel_count.saturating_add(request.new_channels);
-        self.pay(&mut inner, &request.outputs, request.feerate, channels, Purpose::Funding, None)
+        let FundingRequest { outputs, feerate, .. } = request;
+        self.pay(&mut inner, outputs, *feerate, channels, Purpose::Funding, beside)
     }
 
     /// Builds a transaction that sends `amount` to `address`.

@@ -31,6 +31,10 @@ impl HubBatch {
             }
             HubInput::Malformed { peer } => self.leave_out(peer, DropReason::Wrong, None, now),
             HubInput::Tick => Ok(self.draft().advance(now)),
+            HubInput::Close => match self.phase {
+                HubPhase::Gathering { .. } => Ok(self.draft().close_gathering(now)),
+                _ => Err(HubRejection::NotGathering),
+            },
             HubInput::PeerGone { peer } => match self.phase.can_leave_out() {
                 true => self.leave_out(peer, DropReason::Gone, None, now),
                 // Commitments are exchanged after it comes back, or the deadline passes.

@@ -98,7 +98,7 @@ impl Draft {
         self.decision()
     }
 
-    fn close_gathering(mut self, now: Timestamp) -> HubDecision {
+    pub(super) fn close_gathering(mut self, now: Timestamp) -> HubDecision {
         if self.batch.members.is_empty() {
             return self.fail(DropReason::Empty);
         }

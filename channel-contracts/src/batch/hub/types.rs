@@ -27,6 +27,8 @@ pub enum HubInput {
     },
     /// The clock moved. To be given at every deadline, harmless at any other time.
     Tick,
+    /// The operator wants no more users to be waited for.
+    Close,
     /// The connection to a peer is lost.
     PeerGone {
         /// Who it was.
@@ -366,6 +368,9 @@ pub enum HubRejection {
         /// The phase.
         phase: HubPhase,
     },
+    /// It gathers no users.
+    #[error("the batch gathers no users")]
+    NotGathering,
     /// Only a hub says this.
     #[error("message of type {kind} is not for a hub")]
     NotForHub {

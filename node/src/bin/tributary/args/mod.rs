@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use batch::{BatchExitArgs, BatchJoinArgs, BatchQuoteArgs, BatchVerb};
+pub use batch::{
+    BatchDepositArgs, BatchExitArgs, BatchJoinArgs, BatchPolicyArgs, BatchQuoteArgs, BatchVerb,
+    BatchWithdrawArgs,
+};
 pub use run::{DevArgs, NodeArgs};
 
 use crate::amount::{Msat, RULE, Sat};

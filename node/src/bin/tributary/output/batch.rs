@@ -3,8 +3,8 @@
 use comfy_table::Cell;
 use node::batches::PathReport;
 use proto::v1::{
-    BatchExitCost, BatchExitEstimate, BatchMembership, BatchUnroll, HostedBatch, MembershipState,
-    UnrollState,
+    BatchExitCost, BatchExitEstimate, BatchMembership, BatchPolicy, BatchUnroll, HostedBatch,
+    MembershipState, UnrollState,
 };
 
 use super::table::{begin, finish, words};
@@ -136,6 +136,18 @@ pub fn hosted(batches: &[HostedBatch]) -> String {
         ]);
     }
     finish(table, "no batches; they form when users join (batch.role is \"hub\" or \"both\")")
+}
+
+/// What the next batch offers.
+pub fn policy(policy: &BatchPolicy) -> String {
+    let mut card = Card::default();
+    card.line("users", format!("{} at most", policy.users_max))
+        .line("gathers for", format!("{} ms", grouped(policy.gathering_ms)))
+        .line("channels from", sats(policy.capacity_min_sat))
+        .line("channels to", sats(policy.capacity_max_sat))
+        .line("a place costs", sats(policy.fee_sat))
+        .line("lives for", format!("{} blocks", grouped(policy.life_blocks.into())));
+    card.finish()
 }
 
 /// What the file of a path says.

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod json;
+pub mod swap;
 pub mod table;
 pub mod text;
 

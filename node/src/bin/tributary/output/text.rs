@@ -92,7 +92,7 @@ pub(super) fn sats(amount_sat: u64) -> String {
     format!("{} sat", grouped(amount_sat))
 }
 
-fn msats(amount_msat: u64) -> String {
+pub fn msats(amount_msat: u64) -> String {
     format!("{} sat", sat_from_msat(amount_msat))
 }
 

@@ -1,4 +1,5 @@
 //! `batch quote`, `join`, `list`, `show`, `watch`, `export`, `verify`, `exit`, `release`, `hosted`.
+//! What a hub's operator does by hand is in `hub.rs`, withdrawals and deposits in `swaps.rs`.
 
 use std::path::Path;
 
@@ -11,14 +12,14 @@ use proto::v1::{
     WatchBatchRequest,
 };
 
-use super::{money, pages};
+use super::{hub, money, pages, swaps};
 use crate::args::{BatchExitArgs, BatchJoinArgs, BatchQuoteArgs, BatchVerb};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{Output, batch};
 
 /// Digits of an id that are enough to look for it.
-const PREFIX_LEN_MIN: usize = 4;
+pub(super) const PREFIX_LEN_MIN: usize = 4;
 
 /// Runs a verb on batches.
 pub async fn run(verb: BatchVerb, client: &Client, out: Output) -> Result<(), CliError> {
@@ -48,6 +49,13 @@ pub async fn run(verb: BatchVerb, client: &Client, out: Output) -> Result<(), Cl
             let membership = money(client.batches().release(request).await, &key)?;
             out.answer(&membership, batch::membership)
         }
+        BatchVerb::Withdraw(args) => swaps::withdraw(client, out, args).await,
+        BatchVerb::Deposit(args) => swaps::deposit(client, out, args).await,
+        BatchVerb::Swaps { swap: None } => swaps::list(client, out).await,
+        BatchVerb::Swaps { swap: Some(swap) } => swaps::show(client, out, &swap).await,
+        BatchVerb::Open { gather, mutation } => hub::open(client, out, gather, &mutation).await,
+        BatchVerb::Close { batch, mutation } => hub::close(client, out, &batch, &mutation).await,
+        BatchVerb::Policy(args) => hub::policy(client, out, &args).await,
         BatchVerb::Hosted => {
             let batches = all_hosted(client).await?;
             let list = ListHostedBatchesResponse { batches, next_page_token: None };
@@ -185,7 +193,7 @@ async fn all(client: &Client) -> Result<Vec<BatchMembership>, CliError> {
 }
 
 /// Every batch of this hub.
-async fn all_hosted(client: &Client) -> Result<Vec<HostedBatch>, CliError> {
+pub(super) async fn all_hosted(client: &Client) -> Result<Vec<HostedBatch>, CliError> {
     let (batches, _none) = pages(u32::MAX, |page_size, page_token| async move {
         let request = ListHostedBatchesRequest { page_size: Some(page_size), page_token };
         let page = client.batches().list_hosted(request).await?.into_inner();

@@ -144,7 +144,7 @@ async fn filtered(
 }
 
 /// Finds a channel by its record id, or by the first digits of its record or channel id.
-async fn record_id(client: &Client, text: &str) -> Result<Vec<u8>, CliError> {
+pub(super) async fn record_id(client: &Client, text: &str) -> Result<Vec<u8>, CliError> {
     let text = text.to_ascii_lowercase();
     if let Some(id) = hex::decode(&text).ok().filter(|id| id.len() == 16) {
         return Ok(id);

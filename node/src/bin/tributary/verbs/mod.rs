@@ -3,9 +3,11 @@
 mod batches;
 mod channels;
 mod events;
+mod hub;
 mod invoices;
 mod node;
 mod payments;
+mod swaps;
 mod wallet;
 
 use std::future::Future;

@@ -197,3 +197,48 @@ async fn a_channel_of_a_batch_opens_like_any_other_and_leaves() {
     drop((hub, user));
     cluster.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_opens_and_closes_a_batch_and_changes_the_offer() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(DevChain::embedded(), directory.path());
+    cluster.add("hub", NodeOptions::default()).await.unwrap();
+    cluster.fund(&["hub"], Amount::from_sat(1_000_000), 1).await.unwrap();
+    let hub = Api::of(&cluster, "hub").await;
+    let mut batches = BatchesClient::new(hub.signed());
+    let before = batches.get_policy(v1::GetBatchPolicyRequest {}).await.unwrap().into_inner();
+    let change =
+        |key: &str| v1::SetBatchPolicyRequest { idempotency_key: key.into(), ..Default::default() };
+    let set = v1::SetBatchPolicyRequest { fee_sat: Some(77), users_max: Some(9), ..change("a") };
+    let after = batches.set_policy(set).await.unwrap().into_inner();
+    assert_eq!(after, v1::BatchPolicy { fee_sat: 77, users_max: 9, ..before });
+    let short = v1::SetBatchPolicyRequest { life_blocks: Some(1_007), ..change("b") };
+    let refused = batches.set_policy(short).await.unwrap_err();
+    assert_eq!(reason(&refused), "POLICY_OUT_OF_RANGE");
+    let now = batches.get_policy(v1::GetBatchPolicyRequest {}).await.unwrap().into_inner();
+    assert_eq!(now, after);
+
+    let open = |key: &str, gathering_ms| v1::OpenHostedBatchRequest {
+        idempotency_key: key.into(),
+        gathering_ms,
+    };
+    let hasty = batches.open_hosted(open("c", Some(99))).await.unwrap_err();
+    assert_eq!(reason(&hasty), "POLICY_OUT_OF_RANGE");
+    let opened = batches.open_hosted(open("d", Some(600_000))).await.unwrap().into_inner();
+    assert_eq!(opened.state(), v1::HostedBatchState::Gathering);
+    let again = batches.open_hosted(open("d", Some(600_000))).await.unwrap().into_inner();
+    assert_eq!(again.batch_id, opened.batch_id);
+    let second = batches.open_hosted(open("e", None)).await.unwrap_err();
+    assert_eq!(reason(&second), "BATCH_STATE");
+
+    let close = |key: &str| v1::CloseHostedBatchRequest {
+        idempotency_key: key.into(),
+        batch_id: opened.batch_id.clone(),
+    };
+    let closed = batches.close_hosted(close("f")).await.unwrap().into_inner();
+    assert_eq!(closed.state(), v1::HostedBatchState::Failed, "nobody registered");
+    let twice = batches.close_hosted(close("g")).await.unwrap_err();
+    assert_eq!(reason(&twice), "BATCH_STATE");
+    drop(hub);
+    cluster.shut_down().await;
+}

@@ -33,6 +33,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
         payments: Arc::clone(&node.payments),
         channels: Arc::clone(&node.channels),
         batches: Arc::clone(&node.batches),
+        swaps: Arc::clone(&node.swaps),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),
@@ -88,7 +89,7 @@ impl Api {
         ChannelsClient::new(self.signed())
     }
 
-    fn payments(&self) -> PaymentsClient<Signed> {
+    pub(super) fn payments(&self) -> PaymentsClient<Signed> {
         PaymentsClient::new(self.signed())
     }
 
@@ -105,7 +106,7 @@ pub(super) fn reason(status: &Status) -> String {
     explain(status).reason.unwrap_or_default()
 }
 
-fn invoice_request(key: &str, amount_msat: u64) -> v1::CreateInvoiceRequest {
+pub(super) fn invoice_request(key: &str, amount_msat: u64) -> v1::CreateInvoiceRequest {
     v1::CreateInvoiceRequest {
         idempotency_key: key.into(),
         amount_msat: Some(amount_msat),
@@ -113,7 +114,7 @@ fn invoice_request(key: &str, amount_msat: u64) -> v1::CreateInvoiceRequest {
     }
 }
 
-fn pay_request(key: &str, invoice: &v1::Invoice) -> v1::PayRequest {
+pub(super) fn pay_request(key: &str, invoice: &v1::Invoice) -> v1::PayRequest {
     v1::PayRequest {
         idempotency_key: key.into(),
         target: Some(v1::pay_request::Target::Bolt11Invoice(invoice.bolt11.clone())),
