@@ -26,4 +26,7 @@ tests::scenarios! {
     together::two_batches_confirm_in_one_block
     together::everyone_exits_at_once
     messages::a_hub_that_crashes_after_any_message_loses_nothing
+    messages::a_user_that_crashes_after_any_message_loses_nothing
+    messages::a_hub_that_crashes_while_it_waits_for_one_user_closes_the_channels_of_others
+    messages::a_user_leaves_a_batch_that_the_hub_gave_up_and_publishes_all_the_same
 }
