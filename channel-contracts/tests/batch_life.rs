@@ -4,13 +4,13 @@
 mod common;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, Txid, absolute};
+use bitcoin::{Amount, OutPoint, TxOut, Txid, absolute};
 use channel_contracts::batch::hub::{HubEffect, HubInput, HubPhase, HubRejection};
-use channel_contracts::batch::message::{DropReason, Message, Release};
+use channel_contracts::batch::message::{DropReason, Dropped, Message, Release};
 use channel_contracts::batch::user::{
     UnrollReason, UserEffect, UserInput, UserPhase, UserRejection,
 };
-use channel_contracts::batch::{Attempt, LeafState, PendingHtlc};
+use channel_contracts::batch::{Attempt, BatchId, LeafState, PendingHtlc};
 use common::batch::EXPIRY;
 use common::world::{Fault, World, peer};
 use proptest::prelude::*;
@@ -226,6 +226,18 @@ fn any_life() -> impl Strategy<Value = UserInput> {
         Just(UserInput::Tick),
         Just(UserInput::Malformed),
         Just(UserInput::ChannelFailed),
+        Just(UserInput::Message {
+            message: Message::Dropped(Dropped {
+                batch: BatchId([7; 32]),
+                attempt: Attempt::FIRST,
+                reason: DropReason::Restart,
+            }),
+        }),
+        Just(UserInput::RootConfirmed {
+            root: OutPoint::null(),
+            output: TxOut::NULL,
+            at: height(EXPIRY - 4_032),
+        }),
     ]
 }
 
@@ -236,8 +248,13 @@ proptest! {
     ) {
         let (mut world, _) = live();
         let mut published = 0;
-        for input in inputs {
+        for mut input in inputs {
             let before = world.users[&peer(0)].machine.clone();
+            if let UserInput::RootConfirmed { root, output, .. } = &mut input {
+                let agreed = before.agreed().unwrap();
+                (*root, *output) = (agreed.root, agreed.root_output.clone());
+            }
+            let by_chain = matches!(input, UserInput::RootConflicted);
             let Ok(decision) = before.decide(input, world.now) else { continue };
             for effect in &decision.effects {
                 match effect {
@@ -259,7 +276,12 @@ proptest! {
                     }
                     // Nothing but the chain ends a live channel.
                     UserEffect::AbandonChannel => {
-                        prop_assert_eq!(before.phase(), UserPhase::Leaf(LeafState::Funded));
+                        prop_assert!(by_chain);
+                        let unconfirmed = matches!(
+                            before.phase(),
+                            UserPhase::Leaf(LeafState::Funded | LeafState::Dropped)
+                        );
+                        prop_assert!(unconfirmed);
                     }
                     _ => {}
                 }

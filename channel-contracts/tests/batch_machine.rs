@@ -10,7 +10,9 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, Txid, absolute};
 use channel_contracts::batch::hub::{HubEffect, HubInput, HubPhase, HubPolicy, HubRejection};
 use channel_contracts::batch::message::{DropReason, Dropped, Message, Nonces, Register, Stored};
-use channel_contracts::batch::user::{OverReason, UserEffect, UserInput, UserPhase, UserRejection};
+use channel_contracts::batch::user::{
+    OverReason, UnrollReason, UserEffect, UserInput, UserPhase, UserRejection,
+};
 use channel_contracts::batch::wire::kind;
 use channel_contracts::batch::{
     Attempt, BatchId, DeclineReason, HubBatch, LeafState, Peer, RefuseReason, RegistrationId,
@@ -120,15 +122,115 @@ fn a_channel_without_commitments_ends_the_batch_unbroadcast() {
     world.run();
     assert_eq!(world.hub.phase(), HubPhase::Failed { reason: DropReason::Funding });
     assert!(world.broadcast.is_empty());
+    deliver_all(&mut world);
     // The hub's word does not end a funded channel: only the chain does.
+    assert_eq!(world.users[&peer(0)].machine.phase(), UserPhase::Leaf(LeafState::Dropped));
+    // Who has no commitments has nothing to keep.
+    let over = UserPhase::Over(OverReason::Dropped(DropReason::Funding));
+    assert_eq!(world.users[&peer(1)].machine.phase(), over);
+    world.user_input(peer(0), UserInput::RootConflicted);
+    let over = UserPhase::Over(OverReason::Conflicted);
+    assert_eq!(world.users[&peer(0)].machine.phase(), over);
+}
+
+fn deliver_all(world: &mut World) {
     while !world.queue.is_empty() {
         let event = world.queue.remove(0);
         world.deliver(event);
     }
-    assert_eq!(world.users[&peer(0)].machine.phase(), UserPhase::Leaf(LeafState::Funded));
-    world.user_input(peer(0), UserInput::RootConflicted);
-    let over = UserPhase::Over(OverReason::Conflicted);
-    assert_eq!(world.users[&peer(0)].machine.phase(), over);
+}
+
+/// A batch that waits for the commitments of user 1, in vain.
+fn funding() -> World {
+    let mut world = World::new(&[Fault::None, Fault::NoCommitments, Fault::None]);
+    deliver_all(&mut world);
+    world
+}
+
+#[test]
+fn a_dropped_user_keeps_its_path_and_lives_if_the_root_is_confirmed_after_all() {
+    let mut world = funding();
+    world.run();
+    deliver_all(&mut world);
+    let user = world.users[&peer(0)].machine.clone();
+    assert_eq!(user.phase(), UserPhase::Leaf(LeafState::Dropped));
+    let gone = |effect: &UserEffect| {
+        matches!(effect, UserEffect::AbandonChannel | UserEffect::ForgetAttempt { .. })
+    };
+    assert!(!world.users[&peer(0)].effects.iter().any(gone));
+    let agreed = user.agreed().unwrap().clone();
+    let watch = vec![UserEffect::WatchRoot { agreed: agreed.clone() }];
+    assert_eq!(user.unfinished_effects(), watch);
+    // Neither that nor a channel that is gone, a restart, or silence, changes anything.
+    let dropped =
+        Dropped { batch: world.hub.id(), attempt: Attempt::FIRST, reason: DropReason::Restart };
+    for input in [
+        UserInput::Message { message: Message::Dropped(dropped) },
+        UserInput::ChannelFailed,
+        UserInput::Restarted,
+        UserInput::Tick,
+        UserInput::Block { best: height(EXPIRY - 4_000), htlcs: vec![] },
+    ] {
+        let decision = user.decide(input, Timestamp(u64::MAX)).unwrap();
+        assert_eq!((decision.events, decision.effects), (vec![], vec![]));
+    }
+    assert!(user.decide(UserInput::UnrollRequested, world.now).is_err());
+
+    let at = height(EXPIRY - 4_000);
+    let (root, output) = (agreed.root, agreed.root_output);
+    world.user_input(peer(0), UserInput::RootConfirmed { root, output, at });
+    let user = &world.users[&peer(0)].machine;
+    assert_eq!(user.phase(), UserPhase::Leaf(LeafState::Confirmed { at }));
+    // It goes by the chain again, and the hub's word counts for nothing.
+    let message = Message::Dropped(dropped);
+    assert!(user.decide(UserInput::Message { message }, world.now).is_err());
+    let best = user.deadlines().unwrap().user_deadline();
+    let late = user.decide(UserInput::Block { best, htlcs: vec![] }, world.now).unwrap();
+    let reason = UnrollReason::Deadline;
+    assert_eq!(late.effects, vec![UserEffect::PublishPath { reason }]);
+}
+
+#[test]
+fn a_funded_user_that_was_away_hears_that_its_batch_is_over() {
+    let mut world = funding();
+    let user = world.users[&peer(0)].machine.clone();
+    assert_eq!(user.phase(), UserPhase::Leaf(LeafState::Funded));
+    let (batch, attempt) = (world.hub.id(), Attempt::FIRST);
+    let stored = Message::Stored(Stored { batch, attempt });
+    let asks = UserEffect::Send { message: stored.clone() };
+    assert!(user.unfinished_effects().contains(&asks));
+    // A hub whose batch goes on has nothing to say to it.
+    let heard = HubInput::Message { peer: peer(0), message: stored, banned_until: None };
+    let decision = world.hub.decide(heard, world.now).unwrap();
+    assert_eq!((decision.events, decision.effects), (vec![], vec![]));
+    let reason = DropReason::Restart;
+    let message = Message::Dropped(Dropped { batch, attempt, reason });
+    world.user_input(peer(0), UserInput::Message { message });
+    assert_eq!(world.users[&peer(0)].machine.phase(), UserPhase::Leaf(LeafState::Dropped));
+}
+
+#[test]
+fn a_hub_whose_batch_fails_while_funding_closes_every_channel_before_it_forgets_the_tree() {
+    let world = funding();
+    let closes: Vec<_> = (0..3).map(|n| HubEffect::CloseChannel { peer: peer(n) }).collect();
+    let ends = [
+        (HubInput::Restarted, world.now),
+        (HubInput::ChannelFailed { peer: peer(1) }, world.now),
+        (HubInput::Tick, world.hub.phase().deadline().unwrap()),
+    ];
+    for (input, now) in ends {
+        let mut hub = world.hub.clone();
+        let decision = hub.decide(input, now).unwrap();
+        decision.events.into_iter().for_each(|event| hub.apply(event));
+        let again = hub.unfinished_effects();
+        assert!(decision.effects.ends_with(&again));
+        let (forget, close) = again.split_last().unwrap();
+        assert_eq!(*forget, HubEffect::ForgetAttempt { attempt: Attempt::FIRST });
+        assert!(closes.iter().all(|effect| close.contains(effect)));
+        assert_eq!(close.len(), closes.len());
+        // The tree's root is still known: by it the channels are found after a restart.
+        assert!(hub.tree().is_some());
+    }
 }
 
 #[test]
@@ -345,10 +447,7 @@ fn first_user(world: &World, propose: &channel_contracts::batch::message::Propos
 #[test]
 fn commitments_on_another_outpoint_and_foreign_roots_do_not_count() {
     let mut world = World::new(&[Fault::NoCommitments, Fault::None]);
-    while !world.queue.is_empty() {
-        let event = world.queue.remove(0);
-        world.deliver(event);
-    }
+    deliver_all(&mut world);
     let user = world.users[&peer(0)].machine.clone();
     assert_eq!(user.phase(), UserPhase::Leaf(LeafState::Signed));
     let agreed = user.agreed().unwrap().clone();
@@ -360,6 +459,11 @@ fn commitments_on_another_outpoint_and_foreign_roots_do_not_count() {
     funding.vout += 1;
     let wrong = user.decide(UserInput::CommitmentsExchanged { funding }, world.now).unwrap();
     assert!(wrong.effects.contains(&UserEffect::AbandonChannel));
+    // One that has its own is not given up for it.
+    let funded = &world.users[&peer(1)].machine;
+    assert_eq!(funded.phase(), UserPhase::Leaf(LeafState::Funded));
+    let other = UserInput::CommitmentsExchanged { funding: OutPoint::null() };
+    assert!(funded.decide(other, world.now).is_err());
     // A hub that proposed a root output which its transaction does not have.
     let mut less = agreed.root_output.clone();
     less.value -= Amount::from_sat(1);

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! proposed ─► signed ─► funded ─► confirmed ─► retired ─► dead
-//!     └─────────┴─────────┴─► abandoned │          │
-//!                                       └─► unrolled ◄┘
+//!     └─────────┴─────────┼─► abandoned │ ▲        │
+//!                         │             └─┼─► unrolled ◄┘
+//!                         └─► dropped ────┘
 //! ```
 //!
 //! `confirmed` is virtual: the batch transaction is in a block, the leaf is not. A reorg takes
 //! a leaf back to `funded`. `unrolled` means that the funding transaction itself is on chain and
 //! the channel has become an ordinary one; no deadline of the batch concerns it any more.
+//! `dropped` is a user's: the hub says that the batch came to nothing. It could still publish it,
+//! so the path is kept, and a root that is confirmed after all makes the leaf live.
 //!
 //! Source: BATCHES §8, "Life of a leaf".
 
@@ -39,6 +42,8 @@ pub enum LeafState {
     Unrolled,
     /// The batch did not come about.
     Abandoned,
+    /// The batch did not come about, as the hub says; its path is kept in case it does.
+    Dropped,
 }
 
 /// What happens to a leaf.
@@ -63,6 +68,8 @@ pub enum LeafEvent {
     },
     /// The attempt or the batch is over before it was confirmed.
     Abandoned,
+    /// The hub says that the batch came to nothing.
+    Dropped,
 }
 
 /// Why an event cannot happen to a leaf.
@@ -87,9 +94,10 @@ impl LeafState {
             (Self::Signed | Self::Funded, LeafEvent::CommitmentsExchanged) => Self::Funded,
             // A user whose path is stored sees the root before the last message of its channel,
             // never before its path is stored (§4.4).
-            (Self::Funded | Self::Confirmed { .. }, LeafEvent::RootConfirmed(at)) => {
-                Self::Confirmed { at }
-            }
+            (
+                Self::Funded | Self::Dropped | Self::Confirmed { .. },
+                LeafEvent::RootConfirmed(at),
+            ) => Self::Confirmed { at },
             (Self::Confirmed { .. } | Self::Funded, LeafEvent::RootDisconnected) => Self::Funded,
             (Self::Confirmed { .. } | Self::Retired, LeafEvent::ChannelClosed) => Self::Retired,
             (Self::Confirmed { .. } | Self::Retired | Self::Unrolled, LeafEvent::LeafConfirmed) => {
@@ -106,9 +114,10 @@ impl LeafState {
                 }
             }
             (
-                Self::Proposed | Self::Signed | Self::Funded | Self::Abandoned,
+                Self::Proposed | Self::Signed | Self::Funded | Self::Dropped | Self::Abandoned,
                 LeafEvent::Abandoned,
             ) => Self::Abandoned,
+            (Self::Funded | Self::Dropped, LeafEvent::Dropped) => Self::Dropped,
             (state, event) => return Err(LeafError { state, event }),
         })
     }
@@ -127,7 +136,7 @@ impl LeafState {
 
     /// Tells whether the user must still watch the batch's deadline.
     pub fn needs_exit_by_deadline(self) -> bool {
-        matches!(self, Self::Funded | Self::Confirmed { .. })
+        matches!(self, Self::Funded | Self::Dropped | Self::Confirmed { .. })
     }
 }
 
@@ -139,7 +148,7 @@ mod tests {
         absolute::Height::from_consensus(height).unwrap()
     }
 
-    const EVENTS: [LeafEvent; 8] = [
+    const EVENTS: [LeafEvent; 9] = [
         LeafEvent::PathStored,
         LeafEvent::CommitmentsExchanged,
         LeafEvent::RootConfirmed(absolute::Height::ZERO),
@@ -148,6 +157,7 @@ mod tests {
         LeafEvent::LeafConfirmed,
         LeafEvent::AncestorSpent { confirmations: DEATH_DEPTH },
         LeafEvent::Abandoned,
+        LeafEvent::Dropped,
     ];
 
     #[test]
@@ -174,7 +184,13 @@ mod tests {
         for state in [LeafState::Confirmed { at: at(1) }, LeafState::Retired] {
             assert_eq!(state.after(LeafEvent::LeafConfirmed), Ok(LeafState::Unrolled));
         }
-        for state in [LeafState::Proposed, LeafState::Signed, LeafState::Funded, LeafState::Dead] {
+        for state in [
+            LeafState::Proposed,
+            LeafState::Signed,
+            LeafState::Funded,
+            LeafState::Dropped,
+            LeafState::Dead,
+        ] {
             assert!(state.after(LeafEvent::LeafConfirmed).is_err());
         }
         for state in [LeafState::Unrolled, LeafState::Dead, LeafState::Abandoned] {
@@ -189,6 +205,20 @@ mod tests {
         let confirmed = LeafEvent::RootConfirmed(at(1));
         for state in [LeafState::Proposed, LeafState::Signed, LeafState::Abandoned] {
             assert_eq!(state.after(confirmed), Err(LeafError { state, event: confirmed }));
+        }
+    }
+
+    #[test]
+    fn the_word_of_the_hub_ends_no_leaf_that_the_chain_may_still_confirm() {
+        let state = LeafState::Funded.after(LeafEvent::Dropped).unwrap();
+        assert_eq!(state, LeafState::Dropped);
+        assert_eq!(state.after(LeafEvent::Dropped), Ok(state));
+        assert!(state.needs_exit_by_deadline() && !state.is_usable(at(800), 0));
+        let confirmed = LeafState::Confirmed { at: at(700) };
+        assert_eq!(state.after(LeafEvent::RootConfirmed(at(700))), Ok(confirmed));
+        assert_eq!(state.after(LeafEvent::Abandoned), Ok(LeafState::Abandoned));
+        for state in [LeafState::Proposed, LeafState::Signed, confirmed, LeafState::Retired] {
+            assert!(state.after(LeafEvent::Dropped).is_err());
         }
     }
 

@@ -3,7 +3,7 @@
 //! The secret part of an attempt, its signing session, is a [`Round`]; it lives here in memory
 //! and dies with the process, as the nonces in it must.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use channel_contracts::batch::hub::{HubInput, TreeMember};
@@ -75,7 +75,8 @@ impl HubLife {
     }
 
     /// Puts the stored tree of a batch back that may be on chain. An earlier one has nothing to
-    /// go on with, and what is stored may be of an attempt that is over.
+    /// go on with, and what is stored may be of an attempt that is over; but LDK may still have
+    /// channels of it.
     ///
     /// # Errors
     ///
@@ -89,6 +90,7 @@ impl HubLife {
                 | HubPhase::Live { .. }
                 | HubPhase::Expiring { .. }
         ) {
+            self.find_funded(parts);
             return Ok(());
         }
         let stored = StoredTree::get(&parts.committer, self.machine.id())?
@@ -118,6 +120,23 @@ impl HubLife {
             session: Session::Signed(Box::new(tree)),
         });
         self.restore_settling(parts)
+    }
+
+    /// Finds the channels that were given an outpoint of a tree that is forgotten next.
+    fn find_funded(&mut self, parts: &Parts) {
+        if !matches!(self.machine.phase(), HubPhase::Funding { .. } | HubPhase::Failed { .. }) {
+            return;
+        }
+        let root = self.machine.tree().map(|tree| tree.root);
+        let Some(tree) = root.and_then(|root| parts.confirmations.get(root)) else { return };
+        let leaves: HashSet<Txid> = tree.leaves().iter().map(|leaf| leaf.txid()).collect();
+        for (funding, channel) in parts.channels.by_funding() {
+            if leaves.contains(&funding.txid)
+                && let Some(record) = parts.channels.recorded(channel)
+            {
+                self.channels.insert(Peer(record.peer), channel);
+            }
+        }
     }
 
     /// The signed tree, once there is one.

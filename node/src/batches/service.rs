@@ -365,7 +365,10 @@ impl Batches {
                 _ => None,
             };
             match record.confirmed().map(|at| height(at.height)) {
-                Some(at) if leaf == LeafState::Funded || known.is_some_and(|known| known != at) => {
+                Some(at)
+                    if matches!(leaf, LeafState::Funded | LeafState::Dropped)
+                        || known.is_some_and(|known| known != at) =>
+                {
                     let output = record.root_output().clone();
                     inputs.push(UserInput::RootConfirmed { root: agreed.root, output, at });
                 }

@@ -7,7 +7,7 @@
 
 use bitcoin::OutPoint;
 
-use super::record::ChannelState;
+use super::record::{ChannelRecord, ChannelState};
 use super::request::OpenError;
 use super::service::Channels;
 use crate::journal::ChannelEvent;
@@ -91,8 +91,9 @@ impl Channels {
         self.parts.lightning.provide_virtual_funding(unfunded.temporary_id, unfunded.peer, funding)
     }
 
-    /// Gives up a channel that no batch has funded, or an expectation of one. Nothing happens if
-    /// it is funded.
+    /// Gives up a channel whose batch came to nothing, or an expectation of one: it never opened.
+    /// LDK goes on with one whose commitments exist, and would count its balance; it closes it,
+    /// and lets go of it at the next start. Nothing happens if it has been ready for payments.
     pub fn abandon_for_batch(&self, channel: ChannelRef, why: &str) {
         let mut expected = self.expected.lock();
         let before = expected.len();
@@ -104,6 +105,34 @@ impl Channels {
             self.ended_before_funding(&record, why);
         } else if let Some(unfunded) = self.parts.lightning.unfunded_channel(channel) {
             self.give_up(&record, unfunded.temporary_id, why);
+        } else {
+            self.abandon_funded(&record, why);
+        }
+    }
+
+    /// Said again, it does what a crash kept from being durable.
+    fn abandon_funded(&self, record: &ChannelRecord, why: &str) {
+        let lightning = &self.parts.lightning;
+        let live = lightning.channels().into_iter().find(|live| live.channel == record.channel);
+        let is_new =
+            matches!(record.state, ChannelState::Opening | ChannelState::AwaitingConfirmation);
+        let was_ready = live.as_ref().is_some_and(|live| live.ready);
+        if was_ready || !(is_new || record.state == ChannelState::Closed) {
+            return;
+        }
+        if let Some(live) = &live
+            && let Err(error) = lightning.force_close_channel(live.channel_id, record.peer, why)
+        {
+            tracing::debug!(channel = %record.channel, %error, "channel was gone already");
+        }
+        if let Some(id) = live.map(|live| live.channel_id).or(record.channel_id) {
+            let _durable_with_the_manager = lightning.forget_monitor(id);
+        }
+        if let Some(funding) = record.funding {
+            let _nothing_waits_for_it = lightning.forget_withheld(funding);
+        }
+        if is_new {
+            self.ended_before_funding(record, why);
         }
     }
 

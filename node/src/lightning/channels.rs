@@ -332,8 +332,10 @@ impl Lightning {
     pub fn claimable(&self, channel_id: ChannelId) -> Vec<Claimable> {
         let mut claimable: Vec<Claimable> =
             match self.parts.chain_monitor.get_monitor(channel_id.into()) {
-                Ok(monitor) => monitor.get_claimable_balances().iter().map(claim).collect(),
-                Err(()) => Vec::new(),
+                Ok(monitor) if !self.parts.persister.is_dead(&monitor.persistence_key()) => {
+                    monitor.get_claimable_balances().iter().map(claim).collect()
+                }
+                _ => Vec::new(),
             };
         let ours = Some(channel_id.into());
         for output in self.parts.sweeper.tracked_spendable_outputs() {
@@ -369,6 +371,9 @@ impl Lightning {
         let mut pending: Vec<PendingBalance> = Vec::new();
         for monitor in monitors.filter(|id| !open.contains(id)) {
             let Ok(monitor) = self.parts.chain_monitor.get_monitor(monitor) else { continue };
+            if self.parts.persister.is_dead(&monitor.persistence_key()) {
+                continue;
+            }
             let balances = monitor.get_claimable_balances();
             match self.parts.confirmations.is_taken(monitor.get_funding_txo().txid) {
                 None => pending.extend(balances.iter().map(pending_balance)),

@@ -6,7 +6,7 @@
 //! the bytes that changed. Everything else is an appended update. Nothing here syncs: the commit
 //! cycle does, see `gate.rs` for why LDK may go on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
@@ -53,6 +53,8 @@ pub struct MonitorPersister {
     gate: Arc<OutputGate>,
     /// By monitor name: what the next full write would replace.
     written: Mutex<HashMap<String, Written>>,
+    /// Names of monitors marked dead since the start.
+    dead: Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
@@ -72,7 +74,7 @@ struct Written {
 impl MonitorPersister {
     /// Makes a persister that writes through `committer` and tells `gate`.
     pub fn new(committer: Committer, gate: Arc<OutputGate>) -> Self {
-        Self { committer, gate, written: Mutex::default() }
+        Self { committer, gate, written: Mutex::default(), dead: Mutex::default() }
     }
 
     fn write_full(&self, name: &MonitorName, monitor: &ChannelMonitor<InMemorySigner>) {
@@ -165,9 +167,16 @@ impl MonitorPersister {
     /// Marks the monitor `name` dead: the next start leaves it out. LDK by itself keeps the
     /// monitor of a channel whose funding output is never spent on chain for ever.
     pub(super) fn mark_dead(&self, name: &MonitorName) -> Ticket {
+        let name = name.to_string();
         let mut batch = Batch::default();
-        batch.put(Table::DeadMonitor.key(name.to_string()), vec![]);
+        batch.put(Table::DeadMonitor.key(&name), vec![]);
+        self.dead.lock().insert(name);
         self.committer.enqueue(batch)
+    }
+
+    /// Whether the monitor `name` is marked dead: nothing that it claims will ever come.
+    pub(super) fn is_dead(&self, name: &MonitorName) -> bool {
+        self.dead.lock().contains(&name.to_string())
     }
 
     /// Archives the monitors that an earlier process marked dead.

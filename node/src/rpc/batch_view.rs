@@ -90,6 +90,7 @@ fn state(phase: UserPhase) -> MembershipState {
         UserPhase::Leaf(LeafState::Retired) => MembershipState::Retired,
         UserPhase::Leaf(LeafState::Dead) => MembershipState::Dead,
         UserPhase::Leaf(LeafState::Unrolled) => MembershipState::Unrolled,
+        UserPhase::Leaf(LeafState::Dropped) => MembershipState::Dropped,
         UserPhase::Leaf(LeafState::Abandoned) | UserPhase::Over(_) => MembershipState::Over,
     }
 }
@@ -114,6 +115,9 @@ fn detail(phase: UserPhase) -> String {
             LeafState::Dead => "the hub has taken the output back".into(),
             LeafState::Unrolled => "an ordinary channel on chain".into(),
             LeafState::Abandoned => "the batch did not come about".into(),
+            LeafState::Dropped => "the hub says that the batch came to nothing; join another. \
+                 The path is kept, in case its transaction is confirmed after all"
+                .into(),
         },
     }
 }

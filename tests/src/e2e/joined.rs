@@ -188,7 +188,9 @@ pub async fn forming_ended(net: &Cluster, users: &[&str]) -> bool {
             matches!(
                 wish.state,
                 UserPhase::Over(_)
-                    | UserPhase::Leaf(LeafState::Funded | LeafState::Confirmed { .. })
+                    | UserPhase::Leaf(
+                        LeafState::Funded | LeafState::Dropped | LeafState::Confirmed { .. }
+                    )
             )
         });
         if !has_ended {

@@ -28,4 +28,7 @@ tests::scenarios! {
     together::everyone_exits_at_once
     closing::a_close_that_is_cut_off_after_any_message_is_one_for_both
     messages::a_hub_that_crashes_after_any_message_loses_nothing
+    messages::a_user_that_crashes_after_any_message_loses_nothing
+    messages::a_hub_that_crashes_while_it_waits_for_one_user_closes_the_channels_of_others
+    messages::a_user_leaves_a_batch_that_the_hub_gave_up_and_publishes_all_the_same
 }

@@ -4,7 +4,7 @@ use super::types::{OverReason, UserEffect, UserEvent, UserRejection};
 use super::{Agreed, Offer, Place, UserBatch, UserDecision, UserPhase};
 use crate::batch::Decision;
 use crate::batch::ids::{Attempt, BatchId, RegistrationId, Timestamp};
-use crate::batch::leaf::LeafState;
+use crate::batch::leaf::{LeafEvent, LeafState};
 use crate::batch::message::{
     Accepted, Dropped, Message, Nonces, Partial, Propose, Refuse, RefuseReason, Sign, Signed,
     Stored,
@@ -213,8 +213,8 @@ impl UserBatch {
         Ok(self.refuse(attempt, RefuseReason::Signature))
     }
 
-    /// §3.8: the hub goes on without us, or not at all. Once commitments exist its word counts
-    /// for nothing: the batch transaction may be on its way.
+    /// §3.8: the hub goes on without us, or not at all. Once commitments exist its word ends
+    /// nothing: it has our signatures, and the batch transaction may be on its way.
     fn dropped(&self, message: &Dropped) -> Outcome {
         self.expect_batch(message.batch)?;
         if let Some(offer) = self.offer.filter(|offer| offer.attempt > message.attempt) {
@@ -223,6 +223,9 @@ impl UserBatch {
         }
         match self.phase {
             phase if phase.is_forming() => Ok(self.give_up(OverReason::Dropped(message.reason))),
+            UserPhase::Leaf(LeafState::Funded | LeafState::Dropped) => {
+                self.step(LeafEvent::Dropped)
+            }
             UserPhase::Over(_) => Ok(Decision::nothing()),
             phase => Err(UserRejection::OutOfOrder { input: "dropped", phase }),
         }

@@ -22,7 +22,7 @@ impl UserBatch {
             UserInput::RootConfirmed { root, output, at } => self.root_confirmed(root, output, at),
             UserInput::RootDisconnected => self.step(LeafEvent::RootDisconnected),
             UserInput::RootConflicted => match self.phase {
-                UserPhase::Leaf(LeafState::Signed | LeafState::Funded) => {
+                UserPhase::Leaf(LeafState::Signed | LeafState::Funded | LeafState::Dropped) => {
                     Ok(self.give_up(OverReason::Conflicted))
                 }
                 UserPhase::Over(_) => Ok(Decision::nothing()),
@@ -64,12 +64,17 @@ impl UserBatch {
 
     /// §3.6: commitments count only on the outpoint the path ends in.
     fn commitments_exchanged(&self, funding: OutPoint) -> Outcome {
-        let (UserPhase::Leaf(_), Some(agreed)) = (self.phase, &self.agreed) else {
-            let phase = self.phase;
-            return Err(UserRejection::OutOfOrder { input: "commitments", phase });
+        let out_of_order = UserRejection::OutOfOrder { input: "commitments", phase: self.phase };
+        let (UserPhase::Leaf(leaf), Some(agreed)) = (self.phase, &self.agreed) else {
+            return Err(out_of_order);
         };
-        if agreed.funding != funding {
-            return Ok(self.give_up(OverReason::WrongFunding));
+        match agreed.funding == funding {
+            true => {}
+            false if leaf == LeafState::Signed => {
+                return Ok(self.give_up(OverReason::WrongFunding));
+            }
+            // It has those of its own outpoint, and maybe something in it.
+            false => return Err(out_of_order),
         }
         let mut decision = self.step(LeafEvent::CommitmentsExchanged)?;
         if !decision.events.is_empty() {
@@ -152,7 +157,7 @@ impl UserBatch {
     }
 
     /// Moves the leaf, if the event says something new.
-    fn step(&self, event: LeafEvent) -> Outcome {
+    pub(super) fn step(&self, event: LeafEvent) -> Outcome {
         let UserPhase::Leaf(leaf) = self.phase else {
             let phase = self.phase;
             return Err(UserRejection::OutOfOrder { input: "event of a leaf", phase });

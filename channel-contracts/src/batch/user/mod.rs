@@ -6,15 +6,16 @@
 //!                    └──────────────────────────────────────────────────────┐          ▼
 //!     over ◄─ any of these: silence, refusal, dropped, channel lost         stored ◄─ completing
 //!                                                                           │
-//!                            funded ─► confirmed ─► retired ─► dead  ◄──────┘  (see `leaf`)
+//!                 (dropped ◄─) funded ─► confirmed ─► retired ─► dead ◄─────┘  (see `leaf`)
 //! ```
 //!
 //! What protects the user: it answers one proposal per attempt and no second one; it says
 //! `stored` only when the path is verified and durable; commitments count only on the outpoint
 //! it signed for; the batch transaction counts only if both are there (§4.4); and from `funded`
 //! on nothing that the hub says ends the batch, only the chain does, and at `U` at the latest
-//! the path is published (§5.1). Its tree key leaves only when the channel is retired and empty
-//! (§8.1).
+//! the path is published (§5.1). A hub that says before the confirmation that it gave the batch
+//! up is heard: the leaf is `dropped`, with its path kept and the chain watched as before. Its
+//! tree key leaves only when the channel is retired and empty (§8.1).
 //!
 //! What goes in and out is in `types`, the forming of a batch in `form`, its life in `life`.
 //! What is left to the shell, see [`batch`](super).
@@ -264,11 +265,12 @@ impl UserBatch {
     pub fn unfinished_effects(&self) -> Vec<UserEffect> {
         let mut effects = vec![];
         if let (UserPhase::Leaf(leaf), Some(agreed)) = (self.phase, &self.agreed) {
-            if leaf == LeafState::Signed {
+            // A hub whose batch came to nothing answers with `dropped`.
+            if matches!(leaf, LeafState::Signed | LeafState::Funded) {
                 effects.extend(self.send_stored());
             }
-            if matches!(leaf, LeafState::Funded | LeafState::Confirmed { .. } | LeafState::Retired)
-            {
+            let is_watched = matches!(leaf, LeafState::Confirmed { .. } | LeafState::Retired);
+            if is_watched || matches!(leaf, LeafState::Funded | LeafState::Dropped) {
                 effects.push(UserEffect::WatchRoot { agreed: agreed.clone() });
             }
             if let (true, Some(reason)) = (leaf.needs_exit_by_deadline(), self.unrolling) {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use channel_contracts::batch::deadlines::ROLLOVER_SECOND_CLTV_MAX;
 use channel_contracts::batch::message::{Message, Roll, Rolling, Stay};
-use channel_contracts::batch::{BatchId, BlockDelta, Deadlines, Peer, RegistrationId, UserPhase};
+use channel_contracts::batch::{
+    BatchId, BlockDelta, Deadlines, LeafState, Peer, RegistrationId, UserPhase,
+};
 
 use super::plan::{ChannelLook, SwapLook, UserLook, UserStep};
 use super::record::{Rollover, RolloverRecord, Swap};
@@ -317,9 +319,12 @@ impl Batches {
     }
 }
 
-/// The wish for a newer batch that follows on `wish`. There is one at a time.
+/// The wish for a newer batch that follows on `wish`. There is one at a time, those that the hub
+/// dropped aside: their paths are kept.
 fn successor_of(state: &State, wish: RegistrationId) -> Option<&UserLife> {
-    state.user.values().find(|life| life.follows == Some(wish))
+    let is_dropped = |life: &&UserLife| life.machine.phase() == UserPhase::Leaf(LeafState::Dropped);
+    let mut followers = state.user.values().filter(|life| life.follows == Some(wish));
+    followers.find(|life| !is_dropped(life))
 }
 
 /// The swap out of `batch` that waits for the word of `hub`, and the wish it is of.

@@ -94,12 +94,12 @@ async fn join(client: &Client, out: Output, args: BatchJoinArgs) -> Result<(), C
     let mut membership = money(client.batches().join(request).await, &key)?;
     if args.wait {
         let id = membership.registration_id.clone();
-        let confirmed = [MembershipState::Confirmed, MembershipState::Over];
-        membership = watch_until(client, out, id, &confirmed).await?.unwrap_or(membership);
+        let ends = [MembershipState::Confirmed, MembershipState::Over, MembershipState::Dropped];
+        membership = watch_until(client, out, id, &ends).await?.unwrap_or(membership);
     }
     out.answer(&membership, batch::membership)?;
     match membership.state() {
-        MembershipState::Over => {
+        MembershipState::Over | MembershipState::Dropped => {
             Err(CliError::Failed(format!("no channel came of it: {}", membership.detail)))
         }
         _ => Ok(()),
