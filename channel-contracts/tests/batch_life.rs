@@ -5,12 +5,12 @@ mod common;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, TxOut, Txid, absolute};
-use channel_contracts::batch::hub::{HubEffect, HubInput, HubPhase, HubRejection};
+use channel_contracts::batch::hub::{HubEffect, HubInput, HubPhase, HubPolicy, HubRejection};
 use channel_contracts::batch::message::{DropReason, Dropped, Message, Release};
 use channel_contracts::batch::user::{
     UnrollReason, UserEffect, UserInput, UserPhase, UserRejection,
 };
-use channel_contracts::batch::{Attempt, BatchId, LeafState, PendingHtlc};
+use channel_contracts::batch::{Attempt, BatchId, HubBatch, LeafState, PendingHtlc, Timestamp};
 use common::batch::EXPIRY;
 use common::world::{Fault, World, peer};
 use proptest::prelude::*;
@@ -291,4 +291,15 @@ proptest! {
         }
         prop_assert!(published <= 1);
     }
+}
+
+#[test]
+fn a_batch_that_is_closed_by_hand_waits_for_nobody_more() {
+    let (id, expiry) = (BatchId([3; 32]), absolute::Height::from_consensus(5_000).unwrap());
+    let mut hub = HubBatch::open(id, HubPolicy::default(), expiry, Timestamp(0));
+    let decision = hub.decide(HubInput::Close, Timestamp(1)).unwrap();
+    decision.events.into_iter().for_each(|event| hub.apply(event));
+    assert_eq!(hub.phase(), HubPhase::Failed { reason: DropReason::Empty });
+    let again = hub.decide(HubInput::Close, Timestamp(2));
+    assert_eq!(again, Err(HubRejection::NotGathering));
 }

@@ -87,17 +87,6 @@ fn several_culprits_of_one_step_cost_one_attempt() {
 }
 
 #[test]
-fn a_batch_that_is_closed_by_hand_waits_for_nobody_more() {
-    let (id, expiry) = (BatchId([3; 32]), absolute::Height::from_consensus(5_000).unwrap());
-    let mut hub = HubBatch::open(id, HubPolicy::default(), expiry, Timestamp(0));
-    let decision = hub.decide(HubInput::Close, Timestamp(1)).unwrap();
-    decision.events.into_iter().for_each(|event| hub.apply(event));
-    assert_eq!(hub.phase(), HubPhase::Failed { reason: DropReason::Empty });
-    let again = hub.decide(HubInput::Close, Timestamp(2));
-    assert_eq!(again, Err(HubRejection::NotGathering));
-}
-
-#[test]
 fn three_failed_attempts_end_the_batch() {
     let mut world = World::new(&[
         Fault::Silent(kind::NONCES),

@@ -130,6 +130,21 @@ fn a_hub_funds_nothing_without_the_whole_payment_and_takes_nothing_without_the_o
 }
 
 #[test]
+fn a_payment_that_went_back_ends_a_withdrawal_before_it_is_funded() {
+    let terms = withdrawal();
+    let mut hub = HubWithdrawal::new(terms, height(BEST)).unwrap();
+    hub_withdrawal(&mut hub, held(&terms));
+    let mut funded = hub.clone();
+    assert_eq!(hub_withdrawal(&mut hub, HubWithdrawalInput::PaymentGone), []);
+    assert_eq!(hub.phase(), HubWithdrawalPhase::Over);
+    assert!(hub.decide(HubWithdrawalInput::Included).is_err());
+    // An output that is on its way is taken back whatever became of the payment.
+    hub_withdrawal(&mut funded, HubWithdrawalInput::Included);
+    hub_withdrawal(&mut funded, HubWithdrawalInput::PaymentGone);
+    assert_eq!(funded.phase(), HubWithdrawalPhase::Funded);
+}
+
+#[test]
 fn a_user_reveals_nothing_for_a_wrong_shallow_or_late_output() {
     let terms = withdrawal();
     let user = UserWithdrawal::new(terms, height(BEST)).unwrap();
@@ -307,6 +322,21 @@ fn a_user_takes_the_deposit_back_in_time_and_then_no_payment_any_more() {
     assert_eq!(user_deposit(&mut user, offered), [UserDepositEffect::FailPayment]);
     user_deposit(&mut user, UserDepositInput::RefundConfirmed);
     assert_eq!(user.phase(), UserDepositPhase::Refunded);
+}
+
+#[test]
+fn a_deposit_whose_payment_went_back_unclaimed_is_taken_back() {
+    let terms = deposit();
+    let mut user = UserDeposit::new(terms).unwrap();
+    let confirmed = UserDepositInput::OutputConfirmed { outpoint: outpoint(), at: height(BEST) };
+    user_deposit(&mut user, confirmed.clone());
+    let offered = UserDepositInput::PaymentOffered { amount_msat: terms.payment_msat };
+    assert_eq!(user_deposit(&mut user, offered), [UserDepositEffect::ClaimPayment]);
+    // The node was away until LDK failed it: the preimage never left.
+    user_deposit(&mut user, UserDepositInput::PaymentFailed);
+    user_deposit(&mut user, confirmed);
+    let due = UserDepositInput::Block { best: height(BEST + u32::from(BLOCKS) - 1) };
+    assert_eq!(user_deposit(&mut user, due), [UserDepositEffect::PublishRefund]);
 }
 
 fn any_hub_input() -> impl Strategy<Value = HubWithdrawalInput> {

@@ -90,6 +90,11 @@ fn the_preimage_and_the_claimers_key_claim_at_any_time_and_nothing_else_does() {
         assert!(run(&output, &claim, right.clone()));
         assert_eq!(right.size() as u64, claim_witness_weight().to_wu());
         assert_eq!(output.preimage_in(&right), Some(preimage()));
+        assert!(!output.is_refund(&right));
+        // Consensus lets an annex follow (BIP 341).
+        let mut with_annex = right.clone();
+        with_annex.push([0x50, 1]);
+        assert_eq!(output.preimage_in(&with_annex), Some(preimage()));
 
         let wrong = Preimage([1; 32]);
         let refused = witness(&output, &claim, |spend| spend.claim(&wrong, &claimer()));

@@ -182,9 +182,16 @@ impl SwapOutput {
     }
 
     /// Finds the preimage in a witness that claims this output, as the refunder does on chain.
+    /// Wherever it stands: an annex may follow.
     pub fn preimage_in(&self, witness: &Witness) -> Option<Preimage> {
-        let preimage = Preimage(witness.nth(1)?.try_into().ok()?);
-        (witness.len() == 4 && preimage.hash() == self.contract.hash).then_some(preimage)
+        let preimages = witness.iter().filter_map(|item| Some(Preimage(item.try_into().ok()?)));
+        preimages.into_iter().find(|preimage| preimage.hash() == self.contract.hash)
+    }
+
+    /// Whether a witness takes this output back by the refund leaf.
+    pub fn is_refund(&self, witness: &Witness) -> bool {
+        let script = self.contract.refund_script();
+        witness.iter().any(|item| item == script.as_bytes())
     }
 
     /// Proves that the leaf beside `sibling` belongs to the output.

@@ -406,6 +406,8 @@ pub enum UserDepositInput {
     },
     /// LDK says that the payment is claimed.
     PaymentClaimed,
+    /// The payment went back before it was claimed: the preimage is not out.
+    PaymentFailed,
     /// The best block.
     Block {
         /// Its height.
@@ -496,6 +498,8 @@ impl UserDeposit {
                 enter(Phase::Paid, Some(UserDepositEffect::HandKeyOver))
             }
             (UserDepositInput::PaymentClaimed, Phase::Paid) => Ok(Decision::nothing()),
+            // The output is found again at the next look, and taken back when that is due.
+            (UserDepositInput::PaymentFailed, Phase::Claiming) => enter(Phase::Funding, None),
             (UserDepositInput::PaymentClaimed, _) => {
                 Err(DepositRejection::OutOfOrder { input: "claim without an offer" })
             }

@@ -157,6 +157,8 @@ pub enum HubWithdrawalInput {
         /// The best block.
         best: absolute::Height,
     },
+    /// The payment is held no more, although nothing was claimed.
+    PaymentGone,
     /// The output is in a batch transaction that is signed and will be broadcast.
     Included,
     /// That transaction can never be confirmed.
@@ -256,6 +258,8 @@ impl HubWithdrawal {
                 Ok(Decision::new(vec![], vec![HubWithdrawalEffect::FailPayment]))
             }
             (HubWithdrawalInput::PaymentHeld { .. }, _) => Ok(Decision::nothing()),
+            (HubWithdrawalInput::PaymentGone, Phase::Held) => Ok(enter(Phase::Over, None)),
+            (HubWithdrawalInput::PaymentGone, _) => Ok(Decision::nothing()),
             (HubWithdrawalInput::Included, Phase::Held) => Ok(enter(Phase::Funded, None)),
             (HubWithdrawalInput::Included, Phase::AwaitingPayment | Phase::Over) => {
                 Err(WithdrawalRejection::OutOfOrder { input: "output without a held payment" })

@@ -12,17 +12,17 @@ use channel_contracts::batch::{
     Attempt, BatchId, HubBatch, HubEffect, HubEvent, HubPhase, HubRejection, Peer, Timestamp,
 };
 use channel_contracts::musig::{
-    HubNonces, HubPartials, HubSessionError, NonceSeed, PartialSignature, PublicNonce, SignedTree,
+    HubNonces, HubSessionError, NonceSeed, PartialSignature, PublicNonce, SignedTree,
 };
 use channel_contracts::script::ExpiryLeaf;
-use channel_contracts::tree::path::PathEnds;
-use channel_contracts::tree::{BatchTree, Member, PlannedTree, Radix, Shape, TreeTerms, UserSlot};
+use channel_contracts::tree::{Member, PlannedTree, Radix, Shape, TreeTerms, UserSlot};
 
 use super::Parts;
 use super::record::{EventLog, StoredTree};
+use super::round::{Round, Session, leaves};
 use super::settlement::Settling;
 use crate::chain::fees::FeePurpose;
-use crate::chain::virtual_confirmation::{SignedLeaf, VirtualBatch};
+use crate::chain::virtual_confirmation::VirtualBatch;
 use crate::lightning::types::ChannelRef;
 use crate::store::{Batch, StoreError};
 use crate::wallet::{FundingRequest, Owner};
@@ -36,35 +36,6 @@ pub(super) struct HubLife {
     /// What it remembers of its end.
     pub settling: Settling,
     round: Option<Round>,
-}
-
-/// One attempt to sign a tree.
-struct Round {
-    attempt: Attempt,
-    /// By slot. Whoever is left out meanwhile keeps the place: the attempt is over then.
-    peers: Vec<Peer>,
-    transaction: Transaction,
-    session: Session,
-}
-
-enum Session {
-    /// The tree is built.
-    Built(Box<BatchTree>),
-    /// Nonces come in.
-    Nonces(Box<HubNonces>),
-    /// Partial signatures come in.
-    Partials(Box<HubPartials>),
-    /// All is signed.
-    Signed(Box<SignedTree>),
-    /// A step failed that cannot; the attempt will not end.
-    Broken,
-}
-
-impl Round {
-    fn slot(&self, peer: Peer) -> Option<UserSlot> {
-        let place = self.peers.iter().position(|other| *other == peer)?;
-        u16::try_from(place).ok().map(UserSlot)
-    }
 }
 
 impl HubLife {
@@ -323,6 +294,7 @@ impl HubLife {
         let tree = match planned.fund(root) {
             Ok(tree) => tree,
             Err(error) => {
+                parts.swaps.alight(&withdrawals).await;
                 tracing::error!(%batch, %error, "tree of a batch cannot be built");
                 return Ok(None);
             }
@@ -580,27 +552,4 @@ fn say(batch: BatchId, event: &HubEvent) {
         HubEvent::PhaseEntered { phase } => tracing::info!(%batch, ?phase, "batch"),
         _ => {}
     }
-}
-
-/// Every channel's path as the record takes it.
-fn leaves(signed: &SignedTree) -> Vec<SignedLeaf> {
-    let tree = signed.tree();
-    let root_output: &TxOut = &tree.nodes()[0].spent;
-    tree.members()
-        .iter()
-        .zip(0..)
-        .filter_map(|(member, slot)| {
-            let slot = UserSlot(slot);
-            Some(SignedLeaf {
-                slot: tree.shape().leaf_slot(slot).ok()?,
-                path: signed.path(slot).ok()?,
-                ends: PathEnds {
-                    root: tree.root(),
-                    root_output: root_output.clone(),
-                    expiry: tree.terms().leaf.expiry,
-                    channel: member.funding.clone(),
-                },
-            })
-        })
-        .collect()
 }

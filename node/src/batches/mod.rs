@@ -9,7 +9,7 @@
 //! - `arrivals.rs`: who hears what peers say. `exit.rs`: how a user leaves. `closed.rs`: how a side
 //!   learns that its channel is closed.
 //! - `rollover/`: how a balance moves into a newer batch.
-//! - `hub.rs`, `user.rs`: a machine of each role with its signing session.
+//! - `hub.rs`, `user.rs`: a machine of each role with its signing session (`round.rs`).
 //! - `settlement/`: how a batch ends.
 //! - `faults.rs`: who broke off, and how long it must wait.
 //! - `record.rs`: what the store has of them.
@@ -32,6 +32,7 @@ mod policy;
 mod record;
 mod requests;
 mod rollover;
+mod round;
 mod service;
 mod settlement;
 mod user;

@@ -55,9 +55,11 @@ impl BatchSecrets {
         self.secret(b"user swap", &swap.0, 0, TreeSecret::from_bytes)
     }
 
-    /// The hub's key of a swap.
-    pub fn hub_swap(&self, swap: SwapId) -> TreeSecret {
-        self.secret(b"hub swap", &swap.0, 0, TreeSecret::from_bytes)
+    /// The hub's key of a swap under `hash`. The user chooses the name of the swap, and is handed
+    /// the key in the end: another hash has another key.
+    pub fn hub_swap(&self, swap: SwapId, hash: &[u8; 32]) -> TreeSecret {
+        let both = sha256::Hash::hash(&[swap.0, *hash].concat()).to_byte_array();
+        self.secret(b"hub swap", &both, 0, TreeSecret::from_bytes)
     }
 
     /// The preimage of a swap, which the user knows.

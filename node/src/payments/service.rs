@@ -1,6 +1,6 @@
 //! The payments service: calls and LDK's events in, records and effects out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub struct Payments {
     pub(super) making: Mutex<()>,
     pub(super) retries: Retries,
     pub(super) admission: Admission,
+    /// Held payments that a service of the node decides about, by hash.
+    kept: Mutex<HashSet<PaymentHash>>,
 }
 
 impl Payments {
@@ -89,6 +91,7 @@ impl Payments {
             making: Mutex::new(()),
             retries: Retries::default(),
             admission: Admission::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -270,8 +273,20 @@ impl Payments {
             .saturating_add(amount_msat.saturating_mul(self.defaults.max_fee_ppm) / 1_000_000)
     }
 
+    /// Keeps what is held for `hash` until LDK itself would fail it: a service of the node decides
+    /// about it. To be said again after a restart.
+    pub fn keep_held(&self, hash: PaymentHash) {
+        self.kept.lock().insert(hash);
+    }
+
+    /// Ends [`Payments::keep_held`].
+    pub fn let_go_of_held(&self, hash: PaymentHash) {
+        self.kept.lock().remove(&hash);
+    }
+
     /// Tells the service that a block came: held payments near their deadline are given back.
     pub fn block_connected(&self, height: u32) {
+        let kept = self.kept.lock().clone();
         let due: Vec<PaymentId> = self
             .open
             .lock()
@@ -279,7 +294,9 @@ impl Payments {
             .map(|latest| latest.borrow().0.clone())
             .filter(|record| record.state == PaymentState::Held)
             .filter(|record| {
-                record.claim_deadline.is_some_and(|deadline| height + HOLD_MARGIN >= deadline)
+                let is_kept = record.hash.is_some_and(|hash| kept.contains(&hash));
+                let margin = if is_kept { 0 } else { HOLD_MARGIN };
+                record.claim_deadline.is_some_and(|deadline| height + margin >= deadline)
             })
             .map(|record| record.id)
             .collect();

@@ -14,8 +14,9 @@ use channel_contracts::swap::withdrawal::{HubWithdrawalInput, HubWithdrawalPhase
 use super::record::{HubWithdrawalLife, Life};
 use super::service::{State, Swap, Swaps, height};
 use crate::chain::fees::FeePurpose;
+use crate::payments::PaymentState;
 use crate::store::{Batch, StoreError};
-use crate::wallet::FundingRequest;
+use crate::wallet::{Built, FundingRequest, SpendError};
 
 /// Blocks that must be left to pay a withdrawal which boards a batch: forming may fail.
 const BOARDING_BLOCKS: u32 = 24;
@@ -26,7 +27,7 @@ impl Swaps {
     pub async fn board(&self) -> Vec<TxOut> {
         let mut state = self.state.lock().await;
         let best = state.best;
-        let waiting: Vec<(SwapId, TxOut)> = state.swaps.iter().filter_map(waiting).collect();
+        let waiting = self.waiting(&state);
         let mut outputs = Vec::new();
         for (id, output) in waiting {
             let Some(swap) = state.swaps.get_mut(&id) else { continue };
@@ -85,7 +86,7 @@ impl Swaps {
             return Ok(());
         }
         let best = state.best;
-        let waiting: Vec<(SwapId, TxOut)> = state.swaps.iter().filter_map(waiting).collect();
+        let mut waiting = self.waiting(state);
         let patience = self.parts.policy.patience;
         let is_due = waiting.iter().any(|(id, _)| {
             let swap = &state.swaps[id];
@@ -95,16 +96,43 @@ impl Swaps {
         if !is_due {
             return Ok(());
         }
+        // The largest first: it waits if the coins do not suffice for all.
+        waiting.sort_by_key(|(_, output)| std::cmp::Reverse(output.value));
+        while !waiting.is_empty() {
+            match self.carry(state, &waiting) {
+                Ok(built) => {
+                    self.parts.committer.durable(built.ticket).await?;
+                    let (txid, outputs) = (built.txid(), waiting.len());
+                    let fee_sat = built.fee.to_sat();
+                    tracing::info!(%txid, outputs, fee_sat, "withdrawals are paid");
+                    self.parts.broadcasts.push(vec![built.transaction]);
+                    self.changed();
+                    return Ok(());
+                }
+                Err(error) => {
+                    let (id, _) = waiting.remove(0);
+                    tracing::warn!(swap = %id, %error, "withdrawal waits for coins");
+                    if let Some(swap) = state.swaps.get_mut(&id) {
+                        swap.failed_at = Some(best);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds a transaction with all of `outputs`. The coins, the transaction and what it pays
+    /// become durable together.
+    fn carry(&self, state: &mut State, outputs: &[(SwapId, TxOut)]) -> Result<Built, SpendError> {
         let request = FundingRequest {
-            outputs: waiting.iter().map(|(_, output)| output.clone()).collect(),
+            outputs: outputs.iter().map(|(_, output)| output.clone()).collect(),
             feerate: self.parts.fees.get(FeePurpose::Open),
             new_channels: 0,
         };
-        // The coins, the transaction and what it pays become durable together.
-        let built = self.parts.wallet.build_funding_beside(&request, &mut |transaction| {
+        self.parts.wallet.build_funding_beside(&request, &mut |transaction| {
             let mut writes = Batch::default();
             let txid = transaction.compute_txid();
-            for (id, _) in &waiting {
+            for (id, _) in outputs {
                 let Some(swap) = state.swaps.get_mut(id) else { continue };
                 if let Life::HubWithdrawal(life) = &mut swap.record.life {
                     life.carrier = Some(txid);
@@ -113,25 +141,18 @@ impl Swaps {
                 swap.record.put(*id, &mut writes);
             }
             writes
-        });
-        match built {
-            Ok(built) => {
-                self.parts.committer.durable(built.ticket).await?;
-                let (txid, outputs) = (built.txid(), waiting.len());
-                tracing::info!(%txid, outputs, fee_sat = built.fee.to_sat(), "withdrawals are paid");
-                self.parts.broadcasts.push(vec![built.transaction]);
-                self.changed();
-            }
-            Err(error) => {
-                tracing::warn!(%error, withdrawals = waiting.len(), "withdrawals wait for coins");
-                for (id, _) in &waiting {
-                    if let Some(swap) = state.swaps.get_mut(id) {
-                        swap.failed_at = Some(best);
-                    }
-                }
-            }
-        }
-        Ok(())
+        })
+    }
+
+    /// What waits, and whose payment is still held.
+    fn waiting(&self, state: &State) -> Vec<(SwapId, TxOut)> {
+        let is_held = |id: &SwapId| {
+            let hash = state.swaps[id].record.hash;
+            let payment = self.parts.payments.recorded(hash.inbound_id());
+            matches!(payment, Ok(Some(payment)) if payment.state == PaymentState::Held)
+        };
+        let waiting = state.swaps.iter().filter_map(waiting);
+        waiting.filter(|(id, _)| is_held(id)).collect()
     }
 }
 

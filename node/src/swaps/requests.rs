@@ -7,17 +7,23 @@ use channel_contracts::batch::message::SwapRefusal;
 use channel_contracts::musig::TreeSecret;
 use channel_contracts::script::Preimage;
 
-use super::record::{Life, SwapRecord, UserDepositLife, UserWithdrawalLife};
+use super::record::{End, Life, SwapRecord, UserDepositLife, UserWithdrawalLife};
 use super::service::{Carrying, State, Swap, Swaps};
 use super::view::{SwapView, view};
 use crate::chain::fees::FeePurpose;
 use crate::journal::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey, millis};
+use crate::lightning::InvoiceDescription;
 use crate::lightning::types::{ChannelRef, NodeId, PaymentHash, PaymentId};
 use crate::payments::{CreateInvoice, CreateInvoiceError, HoldError, PaymentRecord};
 use crate::store::{Batch, StoreError};
 
 /// Swaps that one user may have under way at a hub.
 const OPEN_MAX: usize = 16;
+/// Withdrawals of one user that this hub takes back within [`REFUNDED_BLOCKS`] before it makes no
+/// more.
+const REFUNDED_MAX: usize = 2;
+/// See [`REFUNDED_MAX`].
+const REFUNDED_BLOCKS: u32 = 1_008;
 
 /// A withdrawal, as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +81,8 @@ type Asked<'a> = (Option<&'a IdempotencyKey>, Fingerprint);
 /// Why a hub does not swap.
 pub(super) enum Refusal {
     Says(SwapRefusal),
+    /// The channel is being taken up again: the user asks once more in a moment.
+    NotNow,
     Store(StoreError),
 }
 
@@ -303,24 +311,41 @@ impl Swaps {
         if is_used {
             return Err(SwapRefusal::Key.into());
         }
-        let open = state.swaps.values().map(|swap| &swap.record);
-        if open.filter(|swap| swap.peer == user && swap.end.is_none()).count() >= OPEN_MAX {
+        let of_user = || state.swaps.values().map(|swap| &swap.record).filter(|s| s.peer == user);
+        let open = of_user().filter(|swap| swap.end.is_none()).count();
+        // An output that is taken back costs this hub two transactions, and the user nothing.
+        let refunded = of_user().filter(|swap| {
+            swap.end == Some(End::Refunded)
+                && swap.begun_at.saturating_add(REFUNDED_BLOCKS) > state.best
+        });
+        if open >= OPEN_MAX || refunded.count() >= REFUNDED_MAX {
             return Err(SwapRefusal::Busy.into());
         }
-        let carrying = self.carrying(user, channel).filter(|carrying| carrying.live.usable);
-        carrying.ok_or(SwapRefusal::Channel.into())
+        match self.carrying(user, channel) {
+            Some(carrying) if carrying.live.usable => Ok(carrying),
+            Some(_) => Err(Refusal::NotNow),
+            None => Err(SwapRefusal::Channel.into()),
+        }
     }
 
     /// Makes a hold invoice, or finds the one that was made before a crash lost the record of what
     /// it is for.
-    pub(super) async fn hold_invoice(&self, create: CreateInvoice) -> Result<String, Refusal> {
+    /// Another of the same hash is for something else: what is paid once buys one thing.
+    pub(super) async fn hold_invoice(
+        &self,
+        create: CreateInvoice,
+        purpose: String,
+    ) -> Result<String, Refusal> {
         let (amount_msat, hash) = (create.amount_msat, create.hash);
+        let create =
+            CreateInvoice { description: InvoiceDescription::Text(purpose.clone()), ..create };
         match self.parts.payments.create_invoice(create, None).await {
             Ok(invoice) => Ok(invoice.invoice),
             Err(CreateInvoiceError::HashUsed { .. }) => {
                 let known = hash.map(|hash| self.parts.payments.invoice(hash)).transpose()?;
-                let same =
-                    known.flatten().filter(|known| known.hold && known.amount_msat == amount_msat);
+                let same = known.flatten().filter(|known| {
+                    known.hold && known.amount_msat == amount_msat && known.description == purpose
+                });
                 same.map(|known| known.invoice).ok_or(SwapRefusal::Key.into())
             }
             Err(CreateInvoiceError::Store(error)) => Err(error.into()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bitcoin::{OutPoint, Txid, absolute};
+use bitcoin::{Amount, OutPoint, Txid, absolute};
 use channel_contracts::batch::{Deadlines, Message, SwapId};
 use channel_contracts::musig::TreeSecret;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use super::Parts;
 use super::record::{self, End, Life, SwapRecord};
 use crate::chain::follower::SyncState;
+use crate::environment::UnixTime;
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::lightning::{ChannelSnapshot, LightningEvent};
 use crate::runtime::Tasks;
@@ -21,6 +22,8 @@ use crate::store::{Batch, StoreError};
 
 /// How often payments are looked at while swaps are under way.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a hub has for its answer before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The service of withdrawals and deposits, for both roles.
 pub struct Swaps {
@@ -48,12 +51,16 @@ pub(super) struct Swap {
     pub record: SwapRecord,
     /// The best block at which the other side was told what this phase has to say.
     pub told_at: Option<u32>,
+    /// When the other side was asked.
+    pub asked_at: Option<UnixTime>,
     /// The key that the other side handed over.
     pub secret: Option<TreeSecret>,
     /// Whether this process has broadcast the transaction that spends the output.
     pub broadcast: bool,
     /// The best block at which something failed: it is tried again at the next.
     pub failed_at: Option<u32>,
+    /// The best block when this process first saw that the output is the hub's.
+    pub owned_since: Option<u32>,
     /// Whether a batch that forms has its output in its transaction.
     pub boarded: bool,
 }
@@ -63,10 +70,24 @@ impl Swap {
         Self {
             record,
             told_at: None,
+            asked_at: None,
             secret: None,
             broadcast: false,
             failed_at: None,
+            owned_since: None,
             boarded: false,
+        }
+    }
+}
+
+impl Swap {
+    /// What this hub has agreed to put on chain, and has not.
+    pub fn promised(&self) -> Option<Amount> {
+        match &self.record.life {
+            Life::HubWithdrawal(life) if self.record.end.is_none() && life.carrier.is_none() => {
+                Some(self.record.amount)
+            }
+            _ => None,
         }
     }
 }
@@ -95,6 +116,9 @@ impl Swaps {
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
         let mut state = State::default();
         for (id, record) in record::load(&parts.committer)? {
+            if let (Life::HubWithdrawal(_), None) = (&record.life, &record.end) {
+                parts.payments.keep_held(record.hash);
+            }
             state.swaps.insert(id, Swap::new(record));
         }
         // Watched for before it was recorded, or still although it ended: a crash came between.
@@ -262,6 +286,7 @@ impl Swaps {
         tracing::info!(swap = %id, peer = %swap.record.peer, ?end, "swap ended");
         swap.record.end = Some(end);
         self.keep(id, swap).await?;
+        self.parts.payments.let_go_of_held(swap.record.hash);
         self.parts.watch.forget(id);
         Ok(())
     }
@@ -273,6 +298,15 @@ impl Swaps {
     pub(super) fn wake(&self) {
         self.is_moving.store(true, Ordering::Relaxed);
         self.woken.notify_one();
+    }
+
+    /// Has the next [`Swaps::tell`] speak if the last is some seconds ago: nothing waits for a block.
+    pub(super) fn ask_again(&self, swap: &mut Swap) {
+        let now = self.parts.clock.now();
+        if swap.asked_at.is_none_or(|asked_at| now >= asked_at + ASK_AGAIN) {
+            swap.asked_at = Some(now);
+            swap.told_at = None;
+        }
     }
 
     /// Says something to the other side once a block, and whenever it is connected again.

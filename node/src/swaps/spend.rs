@@ -8,6 +8,7 @@ use bitcoin::{
 use channel_contracts::batch::SwapId;
 use channel_contracts::musig::TreeSecret;
 use channel_contracts::script::Preimage;
+use channel_contracts::swap::margins::CONFIRM_BLOCKS;
 use channel_contracts::swap::{SwapContract, SwapOutput, SwapSpend, SwapSpendError};
 
 use super::record::Spend;
@@ -31,6 +32,10 @@ pub(super) struct Spendable {
     pub contract: SwapContract,
     pub amount: Amount,
     pub outpoint: OutPoint,
+    /// The height from which the other side may take it too.
+    pub deadline: u32,
+    /// The transaction with the output, if it is in no block and has to be brought along.
+    pub parent: Option<Transaction>,
 }
 
 impl Swaps {
@@ -44,8 +49,7 @@ impl Swaps {
         destination: Option<ScriptBuf>,
         best: u32,
     ) -> Result<(), StoreError> {
-        // With both keys nobody else gets the output for a while; else a time runs.
-        let contested = !matches!(way, Way::Keys(_));
+        let contested = best.saturating_add(CONFIRM_BLOCKS) >= what.deadline;
         let purpose = if contested { FeePurpose::Open } else { FeePurpose::Normal };
         let rates = Rates {
             wanted: self.parts.fees.get(purpose),
@@ -68,7 +72,7 @@ impl Swaps {
             Step::Keep => Ok(()),
             Step::Repeat => {
                 swap.broadcast = true;
-                self.parts.broadcasts.push(earlier.into_iter().collect());
+                self.parts.broadcasts.push(what.parent.iter().cloned().chain(earlier).collect());
                 Ok(())
             }
             Step::Make(feerate) => {
@@ -88,7 +92,7 @@ impl Swaps {
                     return Ok(());
                 };
                 swap.record.spend = Some(Spend::new(&transaction, fee, feerate, best));
-                self.publish(id, swap, &transaction, earlier.as_ref()).await
+                self.publish(id, swap, what.parent.as_ref(), &transaction, earlier.as_ref()).await
             }
         }
     }
@@ -98,6 +102,7 @@ impl Swaps {
         &self,
         id: SwapId,
         swap: &mut Swap,
+        parent: Option<&Transaction>,
         transaction: &Transaction,
         replaced: Option<&Transaction>,
     ) -> Result<(), StoreError> {
@@ -113,7 +118,7 @@ impl Swaps {
             self.parts.broadcasts.withdraw(replaced.compute_txid());
         }
         tracing::info!(swap = %id, txid = %transaction.compute_txid(), "output of a swap is spent");
-        self.parts.broadcasts.push(vec![transaction.clone()]);
+        self.parts.broadcasts.push(parent.into_iter().chain([transaction]).cloned().collect());
         swap.broadcast = true;
         self.changed();
         Ok(())

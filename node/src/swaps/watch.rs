@@ -42,6 +42,10 @@ pub(super) struct SpentBy {
 }
 
 impl SpentBy {
+    pub fn new(transaction: &Transaction, input: usize, at: u32) -> Self {
+        Self { transaction: serialize(transaction), input, at }
+    }
+
     /// The transaction.
     pub fn transaction(&self) -> Option<Transaction> {
         deserialize(&self.transaction).ok()
@@ -145,8 +149,7 @@ impl Watched {
         let Some(found) = self.found.as_mut().filter(|found| found.spend.is_none()) else { return };
         let spends = |input: &bitcoin::TxIn| input.previous_output == found.outpoint;
         if let Some(input) = transaction.input.iter().position(spends) {
-            let transaction = serialize(transaction);
-            found.spend = Some(SpentBy { transaction, input, at });
+            found.spend = Some(SpentBy::new(transaction, input, at));
         }
     }
 

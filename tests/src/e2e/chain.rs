@@ -5,6 +5,9 @@ use std::time::Duration;
 use node::dev::{Cluster, DevNode};
 use node::node::Node;
 
+/// Time for nodes to do what a block made possible.
+const BLOCK_TIME: Duration = Duration::from_millis(10);
+
 /// Mines until `done`, one block at a time, and returns how many blocks it took.
 ///
 /// # Panics
@@ -16,6 +19,8 @@ pub async fn mine_until(net: &Cluster, what: &str, most: u32, done: impl Fn() ->
             return blocks;
         }
         net.mine(1).await.expect("blocks are mined and followed");
+        // What the block made possible takes a moment, more on a busy machine.
+        tokio::time::sleep(BLOCK_TIME).await;
     }
     assert!(done(), "{what} did not happen within {most} blocks");
     most

@@ -6,8 +6,8 @@ use node::dev::Cluster;
 use node::lightning::CloseKind;
 use node::unroll::{Reason, UnrollError, UnrollState};
 use tests::e2e::{
-    BatchMember, FormedBatch, WAIT, batch_usable, conserved, crash, mine_until, mine_until_swept,
-    usable_channel, wallet_sat,
+    BatchMember, FormedBatch, WAIT, batch_usable, conserved, crash, mine_until_swept,
+    other_spender, usable_channel, wallet_sat,
 };
 
 use crate::stage::{
@@ -111,15 +111,11 @@ pub async fn a_user_leaves_and_pays_on(net: &mut Cluster) {
         let record = net.node("ada").channels.recorded(ada.at_user).unwrap();
         record.state == ChannelState::Closed
     };
-    mine_until(net, "end of the channel", 10, closed).await;
-    let spent = async || net.chain.source().unspent_output(ada.funding).await.unwrap().is_none();
-    for _ in 0..10 {
-        if spent().await {
-            break;
-        }
-        net.mine(1).await.unwrap();
-    }
-    assert!(spent().await, "the closing transaction is not confirmed");
+    net.wait("end of the channel", WAIT, closed).await.unwrap();
+    other_spender(net, ada.funding, None).await;
+    net.mine(1).await.unwrap();
+    let spent = net.chain.source().unspent_output(ada.funding).await.unwrap().is_none();
+    assert!(spent, "the closing transaction is not confirmed");
     mine_until_swept(net, MOST_BLOCKS).await;
     at_home(net).await;
 }

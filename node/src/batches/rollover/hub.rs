@@ -67,6 +67,9 @@ impl Batches {
         if state.rollovers.hub.values().filter(|leg| leg.user == user).count() >= LEGS_MAX {
             return Err(Refused::Stay(StayReason::Busy));
         }
+        if roll.batch == roll.successor {
+            return Err(Refused::Stay(StayReason::NotMember));
+        }
         let old = self.member_channel(state, user, roll.batch);
         let new = self.member_channel(state, user, roll.successor);
         let (Some((_, deadlines)), Some((new, _))) = (old, new) else {
@@ -81,20 +84,25 @@ impl Batches {
             .rollover_legs(height(state.best), cltv)
             .map_err(|_| Refused::Stay(StayReason::Late))?;
         let delta = old_channel.to_consensus_u32().saturating_sub(state.best);
+        let purpose = format!("rollover out of {}", roll.batch);
         let create = CreateInvoice {
             amount_msat: Some(amount_msat),
-            description: InvoiceDescription::Text(format!("rollover out of {}", roll.batch)),
+            description: InvoiceDescription::Text(purpose.clone()),
             expiry: INVOICE_EXPIRY,
             min_final_cltv_expiry_delta: u16::try_from(delta).ok(),
             hash: Some(hash),
         };
         let first = match self.parts.payments.create_invoice(create, None).await {
             Ok(invoice) => invoice,
-            // Made before a crash that lost the record of the leg.
+            // Made before a crash that lost the record of the leg; one that is for something else
+            // would be paid once and buy both.
             Err(CreateInvoiceError::HashUsed { .. }) => {
                 let known = self.parts.payments.invoice(hash)?;
-                let same =
-                    known.filter(|known| known.hold && known.amount_msat == Some(amount_msat));
+                let same = known.filter(|known| {
+                    known.hold
+                        && known.amount_msat == Some(amount_msat)
+                        && known.description == purpose
+                });
                 same.ok_or(Refused::Stay(StayReason::Invoice))?
             }
             Err(CreateInvoiceError::Store(error)) => return Err(error.into()),

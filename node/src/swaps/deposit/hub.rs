@@ -41,6 +41,7 @@ impl Swaps {
         let answer = match self.prepare_deposit(state, user, asked).await {
             Ok(answer) => Message::Depositing(answer),
             Err(Refusal::Store(error)) => return Err(error),
+            Err(Refusal::NotNow) => return Ok(()),
             Err(Refusal::Says(reason)) => {
                 tracing::info!(%user, swap = %asked.swap, %reason, "deposit is refused");
                 Message::Refused(Refused { swap: asked.swap, reason })
@@ -75,7 +76,7 @@ impl Swaps {
             return Err(SwapRefusal::Funds.into());
         }
         let refund_time = RefundTime::Blocks(relative::Height::from_height(DEPOSIT_REFUND_BLOCKS));
-        let claimer = self.parts.secrets.hub_swap(asked.swap).public_key();
+        let claimer = self.parts.secrets.hub_swap(asked.swap, &hash.0).public_key();
         let terms = DepositTerms {
             contract: SwapContract {
                 hash: asked.hash,
@@ -205,9 +206,13 @@ impl Swaps {
             return Ok(());
         }
         let key = payment_key(id, life.failed);
+        let ends = best.saturating_add(life.terms.final_cltv + PAY_MARGIN);
         let carrying = self.carrying(swap.record.peer, swap.record.channel);
         let failed = match carrying {
             Some(carrying) if !carrying.live.usable => return Ok(()),
+            Some(carrying) if !carrying.deadlines.may_hold(height(ends)) => {
+                "the payment could outlive the channel's deadline".to_owned()
+            }
             Some(carrying) => {
                 let request = PayRequest::over(invoice, carrying.channel);
                 match self.parts.payments.pay(&request, Some(&key)) {
@@ -260,12 +265,14 @@ impl Swaps {
         found: &Found,
         best: u32,
     ) -> Result<(), StoreError> {
-        let owned_since = *swap.told_at.get_or_insert(best);
+        let owned_since = *swap.owned_since.get_or_insert(best);
         let Life::HubDeposit(life) = &swap.record.life else { return Ok(()) };
         let preimage = life.machine().and_then(|machine| machine.preimage().copied());
         let DepositTerms { contract, amount, .. } = life.terms;
-        let what = Spendable { contract, amount, outpoint: found.outpoint };
-        let ours = self.parts.secrets.hub_swap(id);
+        let RefundTime::Blocks(refund) = contract.refund_time else { return Ok(()) };
+        let deadline = found.at.saturating_add(refund.value().into());
+        let what = Spendable { contract, amount, outpoint: found.outpoint, deadline, parent: None };
+        let ours = self.parts.secrets.hub_swap(id, &swap.record.hash.0);
         let theirs = swap.secret.clone();
         let way = match (&theirs, preimage) {
             (Some(theirs), _) => Way::Keys([&ours, theirs]),

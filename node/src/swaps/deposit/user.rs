@@ -22,7 +22,7 @@ use crate::swaps::service::{Swap, Swaps, height};
 use crate::swaps::spend::{Spendable, Way};
 use crate::swaps::watch::Found;
 use crate::swaps::withdrawal::ANSWER_BLOCKS;
-use crate::wallet::{SendAmount, SpendError};
+use crate::wallet::SendAmount;
 
 /// How long the hub can pay: longer than the output takes to be buried or taken back.
 const INVOICE_EXPIRY: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -52,6 +52,7 @@ impl Swaps {
             swap.told_at = None;
             self.keep(id, swap).await?;
         }
+        let deadline = payment.as_ref().and_then(|payment| payment.claim_deadline);
         let state = payment.map(|payment| payment.state);
         match phase {
             UserDepositPhase::Funding if !is_funded => self.fund_deposit(id, swap, best).await,
@@ -59,6 +60,13 @@ impl Swaps {
                 let deposited = Message::Deposited(Deposited { swap: id, invoice });
                 self.tell(swap, best, &deposited);
                 Ok(())
+            }
+            // LDK has failed it by then, and a claim would come to nothing.
+            UserDepositPhase::Claiming
+                if state == Some(PaymentState::Held)
+                    && deadline.is_some_and(|deadline| deadline <= best) =>
+            {
+                self.give_back(swap.record.hash).await
             }
             UserDepositPhase::Claiming if state == Some(PaymentState::Held) => {
                 self.settle(id, Some(self.parts.secrets.swap_preimage(id))).await
@@ -95,7 +103,7 @@ impl Swaps {
         if best >= swap.record.begun_at.saturating_add(ANSWER_BLOCKS) {
             return self.end(id, swap, End::Nothing("the hub did not answer".into())).await;
         }
-        // The hub would refuse before it has taken the channel up again.
+        // The hub answers nothing before it has taken the channel up again.
         let carrying = self.carrying(swap.record.peer, swap.record.channel);
         if !carrying.is_some_and(|carrying| carrying.live.usable) {
             return Ok(());
@@ -107,6 +115,7 @@ impl Swaps {
             refunder: self.parts.secrets.user_swap(id).public_key(),
             hash: sha256::Hash::from_byte_array(swap.record.hash.0),
         };
+        self.ask_again(swap);
         self.tell(swap, best, &Message::Deposit(ask));
         Ok(())
     }
@@ -181,15 +190,15 @@ impl Swaps {
     ) -> Result<UserDepositAgreed, String> {
         let create = CreateInvoice {
             amount_msat: Some(terms.payment_msat),
-            description: InvoiceDescription::Text(format!("deposit {id}")),
+            description: InvoiceDescription::Text(String::new()),
             expiry: INVOICE_EXPIRY,
             min_final_cltv_expiry_delta: None,
             hash: Some(swap.record.hash),
         };
-        match self.hold_invoice(create).await {
+        match self.hold_invoice(create, format!("deposit {id}")).await {
             Ok(invoice) => Ok(UserDepositAgreed { terms, invoice, events: vec![], funding: None }),
             Err(Refusal::Store(error)) => Err(error.to_string()),
-            Err(Refusal::Says(_)) => Err("no invoice can be made for it".into()),
+            Err(Refusal::Says(_) | Refusal::NotNow) => Err("no invoice can be made for it".into()),
         }
     }
 
@@ -240,7 +249,6 @@ impl Swaps {
                 self.changed();
                 Ok(())
             }
-            Err(error @ SpendError::Internal(_)) => Err(StoreError::Corrupt(error.to_string())),
             Err(error) => {
                 self.cancel(swap.record.hash).await?;
                 self.end(id, swap, End::Nothing(error.to_string())).await
@@ -258,7 +266,14 @@ impl Swaps {
         let Life::UserDeposit(life) = &swap.record.life else { return Ok(()) };
         let Some(agreed) = &life.agreed else { return Ok(()) };
         let DepositTerms { contract, amount, .. } = agreed.terms;
-        let what = Spendable { contract, amount, outpoint: found.outpoint };
+        // Nobody else has the preimage.
+        let what = Spendable {
+            contract,
+            amount,
+            outpoint: found.outpoint,
+            deadline: u32::MAX,
+            parent: None,
+        };
         let ours = self.parts.secrets.user_swap(id);
         self.spend(id, swap, &what, Way::Refund(&ours), None, best).await
     }
@@ -291,6 +306,10 @@ fn inputs(
         }
         Some((PaymentState::Succeeded, _)) if phase == UserDepositPhase::Claiming => {
             inputs.push(UserDepositInput::PaymentClaimed);
+        }
+        // What was given back was not claimed.
+        Some((PaymentState::Failed, _)) if phase == UserDepositPhase::Claiming => {
+            inputs.push(UserDepositInput::PaymentFailed);
         }
         _ => {}
     }

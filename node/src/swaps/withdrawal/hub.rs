@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
+use bitcoin::{Amount, OutPoint, Transaction};
 use channel_contracts::batch::SwapId;
 use channel_contracts::batch::message::{
     HandOver, Message, Refused, SwapRefusal, Withdraw, Withdrawing,
@@ -48,6 +48,7 @@ impl Swaps {
         let answer = match self.prepare_withdrawal(state, user, asked).await {
             Ok(answer) => Message::Withdrawing(answer),
             Err(Refusal::Store(error)) => return Err(error),
+            Err(Refusal::NotNow) => return Ok(()),
             Err(Refusal::Says(reason)) => {
                 tracing::info!(%user, swap = %asked.swap, %reason, "withdrawal is refused");
                 Message::Refused(Refused { swap: asked.swap, reason })
@@ -70,7 +71,8 @@ impl Swaps {
             return same_answer(known, user, asked).ok_or(SwapRefusal::Key.into());
         }
         let carrying = self.admit(state, user, (asked.swap, asked.channel, asked.amount, hash))?;
-        if self.parts.wallet.balance().spendable < asked.amount {
+        let promised: Amount = state.swaps.values().filter_map(Swap::promised).sum();
+        if self.parts.wallet.balance().spendable < asked.amount + promised {
             return Err(SwapRefusal::Funds.into());
         }
         let (best, now) = (height(state.best), self.parts.clock.now());
@@ -88,7 +90,7 @@ impl Swaps {
         let feerate = self.parts.fees.get(FeePurpose::Open);
         let fee_msat = self.parts.policy.withdrawal_fee_msat(asked.amount, feerate);
         let payment_msat = asked.amount.to_sat().saturating_mul(1_000).saturating_add(fee_msat);
-        let refunder = self.parts.secrets.hub_swap(asked.swap).public_key();
+        let refunder = self.parts.secrets.hub_swap(asked.swap, &hash.0).public_key();
         let refund_time = RefundTime::Height(times.refund);
         let contract =
             SwapContract { hash: asked.hash, claimer: asked.claimer, refunder, refund_time };
@@ -104,12 +106,14 @@ impl Swaps {
         let output = terms.output().map_err(|_| SwapRefusal::Key)?;
         let create = CreateInvoice {
             amount_msat: Some(payment_msat),
-            description: InvoiceDescription::Text(format!("withdrawal {}", asked.swap)),
+            description: InvoiceDescription::Text(String::new()),
             expiry: INVOICE_EXPIRY,
             min_final_cltv_expiry_delta: u16::try_from(delta).ok(),
             hash: Some(hash),
         };
-        let invoice = self.hold_invoice(create).await?;
+        let purpose = format!("withdrawal {}", asked.swap);
+        let invoice = self.hold_invoice(create, purpose).await?;
+        self.parts.payments.keep_held(hash);
         self.parts.watch.watch(asked.swap, output);
         let swap = Swap::new(SwapRecord {
             peer: user,
@@ -145,11 +149,13 @@ impl Swaps {
         let found = self.parts.watch.found(id);
         let Life::HubWithdrawal(life) = &mut swap.record.life else { return Ok(()) };
         let mut happened = false;
-        let may_depart = swap.boarded || !self.have_departed.load(Ordering::Relaxed);
+        let is_held = life.machine().is_some_and(|m| m.phase() == HubWithdrawalPhase::Held);
+        let may_depart = is_held && (swap.boarded || !self.have_departed.load(Ordering::Relaxed));
         for input in inputs(life, payment.as_ref(), found.as_ref(), best) {
             // What is, or may be, in a batch transaction is not given up before that has departed.
-            let is_block = matches!(input, HubWithdrawalInput::Block { .. });
-            if !(is_block && may_depart) {
+            let is_end =
+                matches!(input, HubWithdrawalInput::Block { .. } | HubWithdrawalInput::PaymentGone);
+            if !(is_end && may_depart) {
                 happened |= life.take(id, input);
             }
         }
@@ -164,10 +170,12 @@ impl Swaps {
         match phase {
             HubWithdrawalPhase::Refunding => match found {
                 Some(found) if found.spend.is_some() => Ok(()),
-                Some(found) => self.refund_withdrawal(id, swap, found.outpoint, best).await,
+                Some(found) => self.refund_withdrawal(id, swap, found.outpoint, None, best).await,
                 // In no block yet: the refund, its child, pays for it too.
                 None => match self.carried(swap) {
-                    Some(outpoint) => self.refund_withdrawal(id, swap, outpoint, best).await,
+                    Some((outpoint, carrier)) => {
+                        self.refund_withdrawal(id, swap, outpoint, Some(carrier), best).await
+                    }
                     None => Ok(()),
                 },
             },
@@ -204,14 +212,18 @@ impl Swaps {
                 if spend.is_some_and(|spend| best.saturating_sub(spend.at) + 1 >= FINAL_DEPTH) {
                     return self.end(id, swap, End::Done).await;
                 }
-                let secret = self.parts.secrets.hub_swap(id);
+                let secret = self.parts.secrets.hub_swap(id, &swap.record.hash.0);
                 let hand_over = Message::HandOver(HandOver { swap: id, secret });
                 self.tell(swap, best, &hand_over);
                 Ok(())
             }
             Some(PaymentState::Failed) | None => {
-                tracing::error!(swap = %id, "payment of a withdrawal is gone although its preimage is known");
-                self.end(id, swap, End::Done).await
+                let spend = found.and_then(|found| found.spend);
+                if spend.is_some_and(|spend| best.saturating_sub(spend.at) + 1 >= FINAL_DEPTH) {
+                    tracing::error!(swap = %id, "payment of a withdrawal is gone although its output was claimed");
+                    return self.end(id, swap, End::Done).await;
+                }
+                Ok(())
             }
             Some(PaymentState::Claiming | PaymentState::InFlight) => Ok(()),
         }
@@ -231,7 +243,7 @@ impl Swaps {
                 self.cancel(hash).await?;
                 let end = match swap.record.spend {
                     Some(_) => End::Refunded,
-                    None => End::Nothing("the user did not pay in time".into()),
+                    None => End::Nothing("the output was not funded in time".into()),
                 };
                 self.end(id, swap, end).await
             }
@@ -250,14 +262,15 @@ impl Swaps {
         self.end(id, swap, End::Nothing(why)).await
     }
 
-    /// Where the output stands in the transaction that carries it.
-    fn carried(&self, swap: &Swap) -> Option<OutPoint> {
+    /// Where the output stands in the transaction that carries it, and that.
+    fn carried(&self, swap: &Swap) -> Option<(OutPoint, Transaction)> {
         let Life::HubWithdrawal(life) = &swap.record.life else { return None };
         let (txid, output) = (life.carrier?, life.terms.output().ok()?);
         let known = self.parts.wallet.list_transactions();
         let carrier = known.into_iter().find(|info| info.txid == txid)?;
         let vout = carrier.transaction.output.iter().position(|known| *known == output)?;
-        Some(OutPoint { txid, vout: u32::try_from(vout).ok()? })
+        let outpoint = OutPoint { txid, vout: u32::try_from(vout).ok()? };
+        Some((outpoint, Transaction::clone(&carrier.transaction)))
     }
 
     async fn refund_withdrawal(
@@ -265,12 +278,14 @@ impl Swaps {
         id: SwapId,
         swap: &mut Swap,
         outpoint: OutPoint,
+        parent: Option<Transaction>,
         best: u32,
     ) -> Result<(), StoreError> {
         let Life::HubWithdrawal(life) = &swap.record.life else { return Ok(()) };
         let WithdrawalTerms { contract, amount, .. } = life.terms;
-        let what = Spendable { contract, amount, outpoint };
-        let ours = self.parts.secrets.hub_swap(id);
+        // The user may claim it until then.
+        let what = Spendable { contract, amount, outpoint, deadline: 0, parent };
+        let ours = self.parts.secrets.hub_swap(id, &swap.record.hash.0);
         self.spend(id, swap, &what, Way::Refund(&ours), None, best).await
     }
 
@@ -281,6 +296,11 @@ impl Swaps {
         swap: &mut Swap,
         preimage: Preimage,
     ) -> Result<(), StoreError> {
+        // A preimage takes nothing once the payment is gone; the output is taken back then.
+        let payment = self.parts.payments.recorded(swap.record.hash.inbound_id())?;
+        if payment.is_none_or(|payment| payment.state == PaymentState::Failed) {
+            return Ok(());
+        }
         let Life::HubWithdrawal(life) = &mut swap.record.life else { return Ok(()) };
         if life.take(id, HubWithdrawalInput::Preimage { preimage }) {
             self.keep(id, swap).await?;
@@ -329,22 +349,118 @@ fn inputs(
         let amount_msat = payment.amount_msat;
         inputs.push(HubWithdrawalInput::PaymentHeld { amount_msat, expiry, best });
     }
+    if phase == HubWithdrawalPhase::Held && payment.is_none_or(|p| p.state != PaymentState::Held) {
+        inputs.push(HubWithdrawalInput::PaymentGone);
+    }
     let spend = found.and_then(|found| found.spend.as_ref());
-    let witness = spend.and_then(|spend| Some((spend.at, spend.witness()?)));
+    let witness = spend.and_then(|spend| Some((height(spend.at), spend.witness()?)));
     let output = life.terms.contract.output().ok();
-    let preimage = output.zip(witness.as_ref()).and_then(|(o, (_, w))| o.preimage_in(w));
-    match (preimage, witness, phase) {
-        (Some(preimage), _, _) if phase != HubWithdrawalPhase::Paid => {
+    let claim = output.zip(witness.as_ref()).and_then(|(o, (_, w))| o.preimage_in(w));
+    let refund = output.zip(witness).and_then(|(o, (at, w))| o.is_refund(&w).then_some(at));
+    // One block may take the refund, and bring it or the user's claim instead.
+    let known = match phase {
+        HubWithdrawalPhase::Refunded { at } => Some(at),
+        _ => None,
+    };
+    if known.is_some() && known != refund {
+        inputs.push(HubWithdrawalInput::RefundDisconnected);
+    }
+    match (claim, refund) {
+        (Some(preimage), _) if phase != HubWithdrawalPhase::Paid => {
             inputs.push(HubWithdrawalInput::Preimage { preimage });
         }
-        (None, Some((at, _)), HubWithdrawalPhase::Refunding) => {
-            inputs.push(HubWithdrawalInput::RefundConfirmed { at: height(at) });
-        }
-        (_, None, HubWithdrawalPhase::Refunded { .. }) => {
-            inputs.push(HubWithdrawalInput::RefundDisconnected);
+        (None, Some(at))
+            if known != refund && (known.is_some() || phase == HubWithdrawalPhase::Refunding) =>
+        {
+            inputs.push(HubWithdrawalInput::RefundConfirmed { at });
         }
         _ => {}
     }
     inputs.push(HubWithdrawalInput::Block { best });
     inputs
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+    use bitcoin::{TxIn, Txid, Witness, absolute, transaction};
+    use channel_contracts::musig::TreeSecret;
+
+    use super::*;
+    use crate::swaps::watch::SpentBy;
+
+    const BEST: u32 = 1_000;
+
+    fn refunded_at(at: u32) -> HubWithdrawalLife {
+        let key = |byte| TreeSecret::from_bytes([byte; 32]).unwrap().public_key();
+        let deadline = height(BEST + 3_000);
+        let times = WithdrawalTimes::choose(height(BEST), 2, deadline).unwrap();
+        let phases = [
+            HubWithdrawalPhase::Held,
+            HubWithdrawalPhase::Funded,
+            HubWithdrawalPhase::Refunding,
+            HubWithdrawalPhase::Refunded { at: height(at) },
+        ];
+        HubWithdrawalLife {
+            terms: WithdrawalTerms {
+                contract: SwapContract {
+                    hash: Preimage([7; 32]).hash(),
+                    claimer: key(1),
+                    refunder: key(2),
+                    refund_time: RefundTime::Height(times.refund),
+                },
+                amount: Amount::from_sat(50_000),
+                payment_msat: 50_000_000,
+                payment_expiry: times.payment_expiry,
+                levels: 2,
+                deadline,
+            },
+            at: height(BEST),
+            invoice: String::new(),
+            events: phases.map(HubWithdrawalEvent::Entered).to_vec(),
+            held_at: None,
+            carrier: None,
+        }
+    }
+
+    fn spent(witness: &[&[u8]], at: u32) -> Found {
+        let outpoint = OutPoint { txid: Txid::all_zeros(), vout: 0 };
+        let input = TxIn {
+            previous_output: outpoint,
+            witness: Witness::from_slice(witness),
+            ..TxIn::default()
+        };
+        let transaction = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![input],
+            output: vec![],
+        };
+        Found { outpoint, at: BEST, spend: Some(SpentBy::new(&transaction, 0, at)) }
+    }
+
+    #[test]
+    fn a_reorg_that_brings_the_claim_for_the_refund_is_seen_whole() {
+        let best = 1_203;
+        let life = refunded_at(1_200);
+        let block = HubWithdrawalInput::Block { best: height(best) };
+        let preimage = Preimage([7; 32]);
+        let refund_script = life.terms.contract.refund_script();
+        let refund: [&[u8]; 3] = [&[1; 64], refund_script.as_bytes(), &[2; 65]];
+        let claim: [&[u8]; 5] = [&[1; 64], &preimage.0, &[3; 9], &[2; 65], &[0x50]];
+        let seen = |found: &Found| inputs(&life, None, Some(found), best);
+
+        assert_eq!(seen(&spent(&refund, 1_200)), std::slice::from_ref(&block));
+        let gone = HubWithdrawalInput::RefundDisconnected;
+        let again = HubWithdrawalInput::RefundConfirmed { at: height(1_202) };
+        assert_eq!(seen(&spent(&refund, 1_202)), [gone.clone(), again, block.clone()]);
+        let claimed = HubWithdrawalInput::Preimage { preimage };
+        let inputs = seen(&spent(&claim, 1_202));
+        assert_eq!(inputs, [gone, claimed, block]);
+        let mut life = life.clone();
+        for input in inputs {
+            let _happened = life.take(SwapId([1; 32]), input);
+        }
+        assert_eq!(life.machine().unwrap().phase(), HubWithdrawalPhase::Paid);
+    }
 }

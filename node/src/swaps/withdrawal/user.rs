@@ -1,6 +1,7 @@
 //! A user's side: it pays, waits for its output, reveals the preimage and spends the output.
 
 use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{Witness, absolute};
 use channel_contracts::batch::SwapId;
 use channel_contracts::batch::message::{Message, Reveal, Withdraw, Withdrawing};
 use channel_contracts::musig::TreeSecret;
@@ -8,7 +9,7 @@ use channel_contracts::swap::margins::FINAL_DEPTH;
 use channel_contracts::swap::withdrawal::{
     UserWithdrawalInput, UserWithdrawalPhase, WithdrawalTerms,
 };
-use channel_contracts::swap::{RefundTime, SwapContract};
+use channel_contracts::swap::{RefundTime, SwapContract, WithdrawalTimes};
 
 use crate::journal::IdempotencyKey;
 use crate::payments::{PayError, PayRequest, PaymentState};
@@ -20,6 +21,8 @@ use crate::swaps::watch::Found;
 
 /// Blocks after which a hub that does not answer is not asked again.
 pub(in crate::swaps) const ANSWER_BLOCKS: u32 = 6;
+/// Blocks by which a hub's times may be longer than the shortest.
+const TIMES_SLACK: u32 = 40;
 
 impl Swaps {
     pub(in crate::swaps) async fn user_withdrawal(
@@ -58,7 +61,14 @@ impl Swaps {
                 }
                 _ => Ok(()),
             },
-            UserWithdrawalPhase::Settled => self.end(id, swap, End::Done).await,
+            UserWithdrawalPhase::Settled => {
+                let witness = found.and_then(|found| found.spend).and_then(|spend| spend.witness());
+                let is_lost = witness.is_some_and(|witness| is_refund(swap, &witness));
+                if is_lost {
+                    tracing::error!(swap = %id, "the hub took the output back although the preimage is out");
+                }
+                self.end(id, swap, if is_lost { End::Refunded } else { End::Done }).await
+            }
             UserWithdrawalPhase::Over => {
                 let why = "the payment came back; nothing was revealed".to_owned();
                 self.end(id, swap, End::Nothing(why)).await
@@ -71,7 +81,7 @@ impl Swaps {
         if best >= swap.record.begun_at.saturating_add(ANSWER_BLOCKS) {
             return self.end(id, swap, End::Nothing("the hub did not answer".into())).await;
         }
-        // The hub would refuse before it has taken the channel up again.
+        // The hub answers nothing before it has taken the channel up again.
         let carrying = self.carrying(swap.record.peer, swap.record.channel);
         if !carrying.is_some_and(|carrying| carrying.live.usable) {
             return Ok(());
@@ -83,6 +93,7 @@ impl Swaps {
             claimer: self.parts.secrets.user_swap(id).public_key(),
             hash: sha256::Hash::from_byte_array(swap.record.hash.0),
         };
+        self.ask_again(swap);
         self.tell(swap, best, &Message::Withdraw(ask));
         Ok(())
     }
@@ -160,6 +171,17 @@ impl Swaps {
             deadline: carrying.deadlines.user_deadline(),
         };
         terms.check(height(best)).map_err(|error| error.to_string())?;
+        // A hub that never funds must not bind the payment for longer than it needs.
+        let least = WithdrawalTimes::choose(height(best), terms.levels, terms.deadline);
+        let least = least.map_err(|error| error.to_string())?;
+        let above = |height: absolute::Height, least: absolute::Height| {
+            height.to_consensus_u32().saturating_sub(least.to_consensus_u32())
+        };
+        if above(said.refund, least.refund) > TIMES_SLACK
+            || above(expires, least.payment_expiry) > TIMES_SLACK
+        {
+            return Err(format!("it binds the payment until {expires}"));
+        }
         Ok(terms)
     }
 
@@ -226,7 +248,9 @@ impl Swaps {
         let Life::UserWithdrawal(life) = &swap.record.life else { return Ok(()) };
         let Some(agreed) = &life.agreed else { return Ok(()) };
         let WithdrawalTerms { contract, amount, .. } = agreed.terms;
-        let what = Spendable { contract, amount, outpoint: found.outpoint };
+        let RefundTime::Height(refund) = contract.refund_time else { return Ok(()) };
+        let deadline = refund.to_consensus_u32();
+        let what = Spendable { contract, amount, outpoint: found.outpoint, deadline, parent: None };
         let destination = Some(life.destination.clone());
         let ours = self.parts.secrets.user_swap(id);
         let theirs = swap.secret.clone();
@@ -236,6 +260,13 @@ impl Swaps {
         };
         self.spend(id, swap, &what, way, destination, best).await
     }
+}
+
+/// Whether a witness is that of the hub's refund.
+fn is_refund(swap: &Swap, witness: &Witness) -> bool {
+    let Life::UserWithdrawal(life) = &swap.record.life else { return false };
+    let output = life.agreed.as_ref().and_then(|agreed| agreed.terms.contract.output().ok());
+    output.is_some_and(|output| output.is_refund(witness))
 }
 
 /// What there is to see, as the machine takes it.
