@@ -18,6 +18,8 @@ use crate::runtime::Tasks;
 
 /// How long a dialled peer may take to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long another link to the same peer has to be ready, when ours is closed.
+const OTHER_LINK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the router looks whether the public network has changed.
 const ROUTER_TICK: Duration = Duration::from_secs(5);
@@ -169,19 +171,22 @@ impl Lightning {
         let link = self.links.dial(address).await?;
         let closed =
             self.connections.attach(link, Direction::Outbound(node_id)).ok_or_else(handshake)?;
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        loop {
+        let mut deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let mut ours_is_open = true;
+        while Instant::now() < deadline {
             if self.is_connected(&node_id) {
                 return Ok(());
             }
-            let step = Instant::now() + Duration::from_millis(5);
-            if timeout_at(step.min(deadline), closed.cancelled()).await.is_ok()
-                || Instant::now() >= deadline
-            {
-                // Two nodes that dial each other at once keep one link.
-                return if self.is_connected(&node_id) { Ok(()) } else { Err(handshake()) };
+            let step = (Instant::now() + Duration::from_millis(5)).min(deadline);
+            if !ours_is_open {
+                tokio::time::sleep_until(step).await;
+            } else if timeout_at(step, closed.cancelled()).await.is_ok() {
+                // Of two links that are made at once one is kept, which may not be ready yet.
+                ours_is_open = false;
+                deadline = deadline.min(Instant::now() + OTHER_LINK_TIMEOUT);
             }
         }
+        if self.is_connected(&node_id) { Ok(()) } else { Err(handshake()) }
     }
 
     /// Ends the connection to `node_id`; channels stay.

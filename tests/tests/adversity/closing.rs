@@ -10,8 +10,8 @@ use crate::wire::Wire;
 /// A capacity of which many fit into the hub's coins.
 const SMALL_SAT: u64 = 50_000;
 const PAID_MSAT: u64 = 10_000_000;
-/// Fewer pieces than any close takes: `shutdown` and `closing_signed`, both ways.
-const FEWEST_PIECES: u64 = 4;
+/// Fewer pieces than any close takes: what is said both ways may go together.
+const FEWEST_PIECES: u64 = 2;
 
 pub async fn a_close_that_is_cut_off_after_any_message_is_one_for_both(net: &mut Cluster) {
     start(net, &[HUB, "ada"], |_| {}).await;
