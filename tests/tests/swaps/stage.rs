@@ -170,7 +170,7 @@ pub async fn power_cuts(
                 (Ok(lost), None) => panic!("{lost:?} was answered and is gone"),
                 (Err(_), None) => again(net, &ask, cut).await,
             };
-            ended(net, "ada", id, 40).await;
+            ended(net, "ada", id, 100).await;
             for side in [HUB, "ada"] {
                 stands(net, side, id, &[SwapState::Done]).await;
             }

@@ -76,7 +76,7 @@ pub async fn a_withdrawal_rides_in_the_next_batch(net: &mut Cluster) {
     let carrier = swap(net, HUB, id).await.carrier;
     let batches = net.node(HUB).batches.batches().await;
     assert!(batches.iter().any(|batch| batch.txid == carrier), "{carrier:?} of {batches:?}");
-    ended(net, "ada", id, 20).await;
+    ended(net, "ada", id, 60).await;
     stands(net, HUB, id, &[SwapState::Done]).await;
     usable(net, &["ben"]).await;
     pays(net, HUB, "ben", 1_000_000).await;
@@ -103,7 +103,7 @@ pub async fn a_power_cut_while_a_withdrawal_boards_pays_it_once(net: &mut Cluste
         net.crash(HUB).await.unwrap();
         net.start(HUB).await.unwrap();
         connect(net, "ada").await;
-        ended(net, "ada", id, 40).await;
+        ended(net, "ada", id, 100).await;
         for side in [HUB, "ada"] {
             stands(net, side, id, &[SwapState::Done]).await;
         }
@@ -130,7 +130,7 @@ pub async fn a_user_whose_hub_is_gone_claims_by_the_preimage(net: &mut Cluster) 
     // The hub finds the preimage on chain and takes the payment with it.
     net.start(HUB).await.unwrap();
     connect(net, "ada").await;
-    ended(net, "ada", id, 20).await;
+    ended(net, "ada", id, 60).await;
     for name in [HUB, "ada"] {
         stands(net, name, id, &[SwapState::Done]).await;
     }

@@ -20,7 +20,7 @@ use crate::swaps::spend::{Spendable, Way};
 use crate::swaps::watch::Found;
 
 /// Blocks after which a hub that does not answer is not asked again.
-pub(in crate::swaps) const ANSWER_BLOCKS: u32 = 6;
+pub(in crate::swaps) const ANSWER_BLOCKS: u32 = 36;
 /// Blocks by which a hub's times may be longer than the shortest.
 const TIMES_SLACK: u32 = 40;
 
