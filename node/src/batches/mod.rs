@@ -11,6 +11,7 @@
 //! - `rollover/`: how a balance moves into a newer batch.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session (`round.rs`).
 //! - `settlement/`: how a batch ends.
+//! - `forwarding.rs`: when a hub forwards nothing more into a batch.
 //! - `faults.rs`: who broke off, and how long it must wait.
 //! - `record.rs`: what the store has of them.
 //! - `policy.rs`: what a hub offers and a user accepts, from the configuration.
@@ -25,6 +26,7 @@ mod arrivals;
 mod closed;
 mod exit;
 mod faults;
+mod forwarding;
 mod hub;
 mod operator;
 mod path_file;

@@ -65,6 +65,8 @@ pub enum Table {
     Rollover,
     /// Hubs' sides of swaps of rollovers, by payment hash.
     RolloverLeg,
+    /// What users have paid a hub for their places, by batch id.
+    PlacePaid,
     /// Closing transactions of retired channels of batches, by funding outpoint.
     ParkedClosing,
     /// Tree secrets that users handed over, sealed, by batch id and node id.
@@ -125,6 +127,7 @@ impl Table {
             Table::Unroll => "unroll",
             Table::Rollover => "rollover",
             Table::RolloverLeg => "rollover-leg",
+            Table::PlacePaid => "place-paid",
             Table::ParkedClosing => "parked-closing",
             Table::ReleasedKey => "released-key",
             Table::Settlement => "settlement",

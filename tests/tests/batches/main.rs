@@ -15,6 +15,7 @@ tests::scenarios! {
     forming::a_power_cut_at_any_commit_loses_no_coin
     forming::both_sides_crash_after_the_broadcast_and_go_on
     rollover::balances_move_into_the_next_batch
+    rollover::nothing_is_forwarded_into_a_batch_that_ends
     rollover::a_user_without_its_hub_leaves_by_itself_at_the_deadline
     rollover::a_power_cut_at_any_commit_of_a_rollover_loses_nothing
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use bitcoin::Amount;
 use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
-use node::batches::JoinView;
+use node::batches::{JoinView, OfferChange};
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
+use node::payments::PaymentState;
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{conserved, has_moved, is_left, next_batch, usable_channel, wishes};
+use tests::e2e::{
+    conserved, has_moved, invoice, is_left, next_batch, pay, pay_request, usable_channel, wishes,
+};
 
 use crate::stage::{FUNDS_SAT, HUB, USERS, connect, formed, in_time, pays, until};
 
@@ -19,17 +22,33 @@ const LIFE: u32 = 600;
 const HALF_LIFE: u32 = LIFE / 2;
 /// What each user has before.
 const BALANCE_MSAT: u64 = 50_000_001;
+/// What a place in the next batch costs it.
+const FEE_MSAT: u64 = 300_000;
 
 fn short_lived(config: &mut Config) {
     config.batch.life_blocks = LIFE;
     config.batch.gathering_ms = 300;
+    config.batch.fee_sat = FEE_MSAT / 1_000;
+}
+
+/// The shortest life that an operator may choose.
+fn just_long_enough(config: &mut Config) {
+    config.batch.life_blocks = 1_008;
 }
 
 async fn start(net: &mut Cluster, users: &[&str]) -> Vec<MemoryDisk> {
+    start_with(net, users, short_lived).await
+}
+
+async fn start_with(
+    net: &mut Cluster,
+    users: &[&str],
+    configure: fn(&mut Config),
+) -> Vec<MemoryDisk> {
     let mut disks = Vec::new();
     for name in [HUB].iter().chain(users) {
         let disk = MemoryDisk::new();
-        let configure = Arc::new(short_lived);
+        let configure = Arc::new(configure);
         net.add(name, NodeOptions { disk: Some(disk.clone()), configure }).await.unwrap();
         disks.push(disk);
     }
@@ -71,8 +90,9 @@ pub async fn balances_move_into_the_next_batch(net: &mut Cluster) {
         moved
     })
     .await;
-    assert_eq!(balance_msat(net, users[0]).await, BALANCE_MSAT + paid * 1_000);
-    assert_eq!(balance_msat(net, users[1]).await, BALANCE_MSAT);
+    // The first place was free, for nothing moved into it; the second is paid once.
+    assert_eq!(balance_msat(net, users[0]).await, BALANCE_MSAT + paid * 1_000 - FEE_MSAT);
+    assert_eq!(balance_msat(net, users[1]).await, BALANCE_MSAT - FEE_MSAT);
     // It took one transaction, and the one in which the hub takes the first batch back; closings
     // stay off the chain.
     for _ in 0..20 {
@@ -92,6 +112,33 @@ pub async fn balances_move_into_the_next_batch(net: &mut Cluster) {
     net.mine(6).await.unwrap();
     assert!(has_moved(net, users[0]).await);
     assert_eq!(net.on_chain().await.unwrap().transactions, before + 2);
+    conserved(net).await;
+}
+
+pub async fn nothing_is_forwarded_into_a_batch_that_ends(net: &mut Cluster) {
+    let users = &USERS[..2];
+    start_with(net, users, just_long_enough).await;
+    formed(net, users).await;
+    for user in users {
+        pays(net, HUB, user, BALANCE_MSAT).await;
+    }
+    pays(net, users[0], users[1], 1_000_000).await;
+    // Nobody can roll over: the hub has no place for channels of this size.
+    let closed = OfferChange { capacity_max_sat: Some(10_000), ..OfferChange::default() };
+    net.node(HUB).batches.change_offer(&closed).unwrap();
+    let deadline = wishes(net, users[0]).await.0.deadline.unwrap().to_consensus_u32();
+    let tip = net.chain.tip().await.unwrap().height;
+    // A quarter of its life before the deadline.
+    net.mine(deadline - 1_008 / 4 + 1 - tip).await.unwrap();
+    until("a payment that is refused", async || {
+        let bill = invoice(net, users[0], Some(1_000_000)).await;
+        let paid = pay(net, users[1], &pay_request(&bill.invoice, None)).await;
+        paid.state == PaymentState::Failed
+    })
+    .await;
+    // What the two have with each other goes on.
+    pays(net, HUB, users[0], 1_000).await;
+    pays(net, users[1], HUB, 1_000).await;
     conserved(net).await;
 }
 
@@ -134,6 +181,7 @@ pub async fn a_power_cut_at_any_commit_of_a_rollover_loses_nothing(net: &mut Clu
     let disks = start(net, &[user]).await;
     formed(net, &[user]).await;
     pays(net, HUB, user, BALANCE_MSAT).await;
+    let mut balance = BALANCE_MSAT;
     for (name, disk) in [HUB, user].iter().zip(&disks) {
         let mut cuts = 0;
         for cut in 0..CUTS_MAX {
@@ -166,7 +214,8 @@ pub async fn a_power_cut_at_any_commit_of_a_rollover_loses_nothing(net: &mut Clu
                 }
             }
             assert!(moved, "{name}, cut {cut}: {:#?}", net.node(user).batches.joins().await);
-            assert_eq!(balance_msat(net, user).await, BALANCE_MSAT);
+            balance -= FEE_MSAT;
+            assert_eq!(balance_msat(net, user).await, balance);
             if !was_cut {
                 break;
             }

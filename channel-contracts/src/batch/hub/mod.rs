@@ -232,6 +232,11 @@ impl HubBatch {
         self.id
     }
 
+    /// Returns what it offered its users.
+    pub fn policy(&self) -> &HubPolicy {
+        &self.policy
+    }
+
     /// Returns `E`.
     pub fn expiry(&self) -> absolute::Height {
         self.expiry

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bitcoin::Amount;
 use channel_contracts::batch::deadlines::{CLAIM_BUFFER, ROLLOVER_SECOND_CLTV_MAX};
 use channel_contracts::batch::message::{Message, Roll, Rolling, Stay, StayReason};
 use channel_contracts::batch::{BatchId, BlockDelta, Deadlines, HubPhase, LegExpiries, Peer};
 
+use super::place::Due;
 use super::plan::{LegLook, LegStep};
-use super::record::Leg;
+use super::record::{Leg, put_paid};
 use crate::batches::service::{Batches, State, height};
 use crate::journal::{IdempotencyKey, millis};
 use crate::lightning::types::{ChannelRef, NodeId, PaymentHash};
@@ -80,13 +82,16 @@ impl Batches {
         if look.spendable_msat < amount_msat {
             return Err(Refused::Stay(StayReason::Funds));
         }
+        let fee_msat = self.place_due(state, user, roll.successor).of(amount_msat);
+        let first_msat = amount_msat.checked_add(fee_msat);
+        let first_msat = first_msat.ok_or(Refused::Stay(StayReason::Invoice))?;
         let LegExpiries { old_channel, .. } = deadlines
             .rollover_legs(height(state.best), cltv)
             .map_err(|_| Refused::Stay(StayReason::Late))?;
         let delta = old_channel.to_consensus_u32().saturating_sub(state.best);
         let purpose = format!("rollover out of {}", roll.batch);
         let create = CreateInvoice {
-            amount_msat: Some(amount_msat),
+            amount_msat: Some(first_msat),
             description: InvoiceDescription::Text(purpose.clone()),
             expiry: INVOICE_EXPIRY,
             min_final_cltv_expiry_delta: u16::try_from(delta).ok(),
@@ -100,7 +105,7 @@ impl Batches {
                 let known = self.parts.payments.invoice(hash)?;
                 let same = known.filter(|known| {
                     known.hold
-                        && known.amount_msat == Some(amount_msat)
+                        && known.amount_msat == Some(first_msat)
                         && known.description == purpose
                 });
                 same.ok_or(Refused::Stay(StayReason::Invoice))?
@@ -112,12 +117,23 @@ impl Batches {
             }
         };
         let (batch, successor, theirs) = (roll.batch, roll.successor, roll.invoice.clone());
-        let leg = Leg { user, batch, successor, theirs, cltv: cltv.0 };
+        let leg = Leg { user, batch, successor, theirs, cltv: cltv.0, fee_msat };
         let mut writes = Batch::default();
         leg.put(hash, &mut writes);
         self.parts.committer.durable(self.parts.committer.enqueue(writes)).await?;
         state.rollovers.hub.insert(hash, leg);
         Ok(first.invoice)
+    }
+
+    /// What `user` still owes for its place in `batch`, with what is under way taken for paid.
+    fn place_due(&self, state: &State, user: NodeId, batch: BatchId) -> Due {
+        let fee = state.hub.get(&batch).map_or(Amount::ZERO, |life| life.machine.policy().fee);
+        let paid = state.rollovers.paid.get(&batch).and_then(|paid| paid.get(&user));
+        let legs = state.rollovers.hub.values();
+        let under_way = legs.filter(|leg| leg.user == user && leg.successor == batch);
+        let paid = under_way
+            .fold(paid.copied().unwrap_or(0), |paid, leg| paid.saturating_add(leg.fee_msat));
+        Due::after(fee.to_sat().saturating_mul(1_000), paid)
     }
 
     /// What a user wants to be paid by its invoice, if it may be.
@@ -190,6 +206,12 @@ impl Batches {
                 }
                 let mut writes = Batch::default();
                 Leg::delete(hash, &mut writes);
+                if look.first == Some(PaymentState::Succeeded) && leg.fee_msat > 0 {
+                    let paid = state.rollovers.paid.entry(leg.successor).or_default();
+                    let sum = paid.entry(leg.user).or_default();
+                    *sum = sum.saturating_add(leg.fee_msat);
+                    put_paid(leg.successor, paid, &mut writes);
+                }
                 let _ended_again_after_a_crash = self.parts.committer.enqueue(writes);
                 state.rollovers.hub.remove(&hash);
             }

@@ -10,7 +10,8 @@
 //! Both legs are ordinary payments of the payments service, with its records and its answers to
 //! crashes. What is added here says which belong together, and is durable before either is begun:
 //!
-//! - `plan.rs`: what is next, decided without looking at anything.
+//! - `plan.rs`: what is next, decided without looking at anything; `place.rs`: what the new place
+//!   costs.
 //! - `user.rs`: joins the newer batch, moves the balance until nothing is left, closes the old
 //!   channel. `hub.rs`: the two legs.
 //! - `record.rs`: what the store has of it.
@@ -18,13 +19,14 @@
 //! Source: BATCHES §6.
 
 mod hub;
+mod place;
 mod plan;
 mod record;
 mod user;
 
 use std::collections::BTreeMap;
 
-use channel_contracts::batch::{Message, RegistrationId};
+use channel_contracts::batch::{BatchId, Message, RegistrationId};
 
 pub(super) use record::load;
 use record::{Leg, Rollover};
@@ -40,6 +42,8 @@ pub(super) struct Rollovers {
     user: BTreeMap<RegistrationId, Rollover>,
     /// By hash.
     hub: BTreeMap<PaymentHash, Leg>,
+    /// What users have paid a hub for their places, msat.
+    paid: BTreeMap<BatchId, BTreeMap<NodeId, u64>>,
     /// What peers said since the last step.
     heard: Vec<(NodeId, Message)>,
 }

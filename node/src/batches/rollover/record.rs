@@ -1,5 +1,7 @@
 //! What the store has of rollovers.
 
+use std::collections::BTreeMap;
+
 use channel_contracts::batch::{BatchId, RegistrationId};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,9 @@ use crate::store::{Batch, Committer, StoreError, Table};
 pub(super) struct RolloverRecord {
     /// The swap under way.
     pub swap: Option<Swap>,
+    /// What was paid for the new place, msat.
+    #[serde(default)]
+    pub paid_msat: u64,
 }
 
 /// One swap of a user.
@@ -20,8 +25,14 @@ pub(super) struct RolloverRecord {
 pub(super) struct Swap {
     /// The hash of both legs.
     pub hash: PaymentHash,
-    /// What moves, msat.
+    /// What arrives, msat.
     pub amount_msat: u64,
+    /// What the new place may cost on top, msat.
+    #[serde(default)]
+    pub fee_max_msat: u64,
+    /// What it costs by the hub's invoice, msat.
+    #[serde(default)]
+    pub fee_msat: u64,
     /// The invoice of leg 2, ours.
     pub ours: String,
     /// The invoice of leg 1, the hub's, once it is known and found right: what is paid from then
@@ -52,6 +63,9 @@ pub(super) struct Leg {
     pub theirs: String,
     /// Its `min_final_cltv_expiry_delta`.
     pub cltv: u32,
+    /// What leg 1 pays for the place in the newer batch, msat.
+    #[serde(default)]
+    pub fee_msat: u64,
 }
 
 impl RolloverRecord {
@@ -74,6 +88,11 @@ impl Leg {
     }
 }
 
+/// Notes what users have paid for their places in `batch`, msat.
+pub(super) fn put_paid(batch: BatchId, paid: &BTreeMap<NodeId, u64>, writes: &mut Batch) {
+    writes.put(Table::PlacePaid.key(batch.0), encode(paid));
+}
+
 /// Reads what was on the move.
 ///
 /// # Errors
@@ -87,6 +106,9 @@ pub(in crate::batches) fn load(committer: &Committer) -> Result<Rollovers, Store
     }
     for (hash, leg) in load_all::<Leg>(committer, Table::RolloverLeg)? {
         rollovers.hub.insert(PaymentHash(hash), leg);
+    }
+    for (batch, paid) in load_all(committer, Table::PlacePaid)? {
+        rollovers.paid.insert(BatchId(batch), paid);
     }
     Ok(rollovers)
 }

@@ -8,6 +8,7 @@ use channel_contracts::batch::{
     BatchId, BlockDelta, Deadlines, LeafState, Peer, RegistrationId, UserPhase,
 };
 
+use super::place::Due;
 use super::plan::{ChannelLook, SwapLook, UserLook, UserStep};
 use super::record::{Rollover, RolloverRecord, Swap};
 use crate::batches::requests::{JoinError, JoinRequest};
@@ -54,7 +55,7 @@ impl Batches {
                 UserStep::Wait => return Ok(()),
                 UserStep::End => return self.end_rollover(state, wish),
                 UserStep::Join => self.join_successor(state, wish).await?,
-                UserStep::Begin(amount_msat) => self.begin_swap(state, wish, amount_msat).await?,
+                UserStep::Begin(movable_msat) => self.begin_swap(state, wish, movable_msat).await?,
                 UserStep::Ask => self.ask_hub(state, wish),
                 UserStep::Pay => self.pay_first_leg(state, wish).await?,
                 UserStep::EndSwap { moved } => self.end_swap(state, wish, moved)?,
@@ -154,8 +155,11 @@ impl Batches {
         &self,
         state: &mut State,
         wish: RegistrationId,
-        amount_msat: u64,
+        movable_msat: u64,
     ) -> Result<(), StoreError> {
+        let due = self.place_due_of(state, wish);
+        let amount_msat = due.arrives(movable_msat);
+        let fee_max_msat = due.of(amount_msat);
         let create = CreateInvoice {
             amount_msat: Some(amount_msat),
             description: InvoiceDescription::Text(format!("rollover of {wish}")),
@@ -166,7 +170,8 @@ impl Batches {
         match self.parts.payments.create_invoice(create, None).await {
             Ok(invoice) => {
                 let (hash, ours) = (invoice.hash, invoice.invoice);
-                let swap = Swap { hash, amount_msat, ours, hubs: None };
+                let hubs = None;
+                let swap = Swap { hash, amount_msat, fee_max_msat, fee_msat: 0, ours, hubs };
                 self.change(state, wish, |record| record.swap = Some(swap));
                 if let Some(rollover) = state.rollovers.user.get_mut(&wish) {
                     rollover.asked_at = None;
@@ -179,6 +184,14 @@ impl Batches {
             }
         }
         Ok(())
+    }
+
+    /// What the place in the newer batch still costs.
+    fn place_due_of(&self, state: &State, wish: RegistrationId) -> Due {
+        let place = successor_of(state, wish).and_then(|life| life.machine.place());
+        let fee_msat = place.map_or(0, |place| place.fee.to_sat().saturating_mul(1_000));
+        let paid = state.rollovers.user.get(&wish).map_or(0, |r| r.record.paid_msat);
+        Due::after(fee_msat, paid)
     }
 
     fn ask_hub(&self, state: &mut State, wish: RegistrationId) {
@@ -198,7 +211,8 @@ impl Batches {
         }
     }
 
-    /// The hub is ready: its invoice must be of the same hash and amount, and end in time.
+    /// The hub is ready: its invoice must be of the same hash, ask for no more than was agreed, and
+    /// end in time.
     pub(super) fn hear_rolling(
         &self,
         state: &mut State,
@@ -207,22 +221,19 @@ impl Batches {
     ) -> Result<(), StoreError> {
         let Some((wish, swap)) = asked(state, from, rolling.batch) else { return Ok(()) };
         let deadlines = state.user.get(&wish).and_then(|life| life.machine.deadlines());
-        let right = match self.parts.lightning.decode(&rolling.invoice) {
-            Ok(invoice) => {
-                invoice.payee == Some(from)
-                    && invoice.hash == Some(swap.hash)
-                    && invoice.amount_msat == Some(swap.amount_msat)
-                    && invoice.on_our_network
-                    && deadlines
-                        .is_some_and(|deadlines| ends_in_time(&deadlines, state.best, &invoice))
-            }
-            Err(_) => false,
-        };
-        if right {
+        let invoice = self.parts.lightning.decode(&rolling.invoice).ok().filter(|invoice| {
+            invoice.payee == Some(from)
+                && invoice.hash == Some(swap.hash)
+                && invoice.on_our_network
+                && deadlines.is_some_and(|deadlines| ends_in_time(&deadlines, state.best, invoice))
+        });
+        let asked_msat = invoice.and_then(|invoice| invoice.amount_msat);
+        let fee = asked_msat.and_then(|asked| asked.checked_sub(swap.amount_msat));
+        if let Some(fee_msat) = fee.filter(|fee| *fee <= swap.fee_max_msat) {
             let hubs = Some(rolling.invoice.clone());
             self.change(state, wish, |record| {
                 if let Some(swap) = &mut record.swap {
-                    swap.hubs = hubs;
+                    (swap.hubs, swap.fee_msat) = (hubs, fee_msat);
                 }
             });
             return Ok(());
@@ -278,12 +289,16 @@ impl Batches {
     ) -> Result<(), StoreError> {
         if moved {
             let swap = state.rollovers.user.get(&wish).and_then(|r| r.record.swap.as_ref());
-            let amount_msat = swap.map_or(0, |swap| swap.amount_msat);
-            tracing::info!(registration = %wish, amount_msat, "balance moved to the newer batch");
+            let (amount_msat, fee_msat) = swap.map_or((0, 0), |s| (s.amount_msat, s.fee_msat));
+            tracing::info!(registration = %wish, amount_msat, fee_msat, "balance moved to the newer batch");
         } else {
             self.failed(state, wish);
         }
-        self.change(state, wish, |record| record.swap = None);
+        self.change(state, wish, |record| {
+            if let Some(swap) = record.swap.take().filter(|_| moved) {
+                record.paid_msat = record.paid_msat.saturating_add(swap.fee_msat);
+            }
+        });
         Ok(())
     }
 
