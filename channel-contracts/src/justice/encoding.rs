@@ -1,4 +1,4 @@
-//! The bytes of a revoked state: 78 without HTLCs, 66 more with any, about 43 for each.
+//! The bytes of a revoked state: 78 without HTLCs, 66 more with any, 41 to 49 for each.
 //!
 //! The txid of the commitment is not in them: whoever reads a state knows it, as the key that
 //! opened it or the name it is stored under.

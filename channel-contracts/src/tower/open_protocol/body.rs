@@ -13,6 +13,8 @@ use crate::tower::Locator;
 
 /// Largest body of `add_appointment`, in bytes. Towers refuse more with HTTP status 413.
 pub const ADD_APPOINTMENT_BODY_MAX: usize = 2_048;
+/// Longest blob that fits into such a body, in bytes: a penalty of 16 bytes less.
+pub const ENCRYPTED_BLOB_MAX: usize = 910;
 /// Largest body of `register`, in bytes.
 pub const REGISTER_BODY_MAX: usize = 87;
 /// Largest body of `get_appointment`, in bytes.
