@@ -157,8 +157,8 @@ fn another_secret_is_refused_by_us_and_by_the_script() {
                 assert_eq!(
                     sign_pair(&secp, &wrong, penalty, sweep.clone(), version),
                     Err(JusticeError::WrongSecret {
-                        expected: breach.state.revocation_key(),
-                        actual: wrong.public_key(&secp),
+                        expected: Box::new(breach.state.revocation_key()),
+                        actual: Box::new(wrong.public_key(&secp)),
                     })
                 );
                 let mut unsigned = combine(std::slice::from_ref(&good), None).unwrap();

@@ -118,8 +118,8 @@ fn a_wrong_signature_or_secret_is_found() {
     let breach = Breach::new(CommitmentFormat::ZeroFee);
     let txid = breach.transaction().compute_txid();
     let state = || breach.state.clone();
-    let expected = breach.state.revocation_key();
-    let actual = stranger().public_key(&secp);
+    let expected = Box::new(breach.state.revocation_key());
+    let actual = Box::new(stranger().public_key(&secp));
     let wrong = Err(RemedyError::Justice(JusticeError::WrongSecret { expected, actual }));
     let levels = FeeLevels::default();
     assert_eq!(Remedy::blind(&secp, state(), sweep_script(), &levels, &stranger()), wrong);

@@ -58,9 +58,9 @@ pub enum JusticeError {
     #[error("secret belongs to {actual}, the state is revoked by {expected}; derive it again")]
     WrongSecret {
         /// The revocation key of the state.
-        expected: PublicKey,
+        expected: Box<PublicKey>,
         /// The key of the secret.
-        actual: PublicKey,
+        actual: Box<PublicKey>,
     },
     /// Nothing above dust is left.
     #[error("{outpoint} of {value} leaves no output above dust at {feerate} per kwu; pay less")]
@@ -88,4 +88,14 @@ pub enum JusticeError {
         /// The revocation key.
         key: PublicKey,
     },
+}
+
+impl JusticeError {
+    /// Refuses a secret whose key is not the revocation key.
+    pub(crate) fn check_secret(expected: PublicKey, actual: PublicKey) -> Result<(), Self> {
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Self::WrongSecret { expected: Box::new(expected), actual: Box::new(actual) })
+    }
 }

@@ -113,10 +113,7 @@ pub fn sign_pair<C: Signing>(
     sweep: TxOut,
     version: Version,
 ) -> Result<PenaltyPair, JusticeError> {
-    let (expected, actual) = (penalty.revocation_key(), secret.public_key(secp));
-    if actual != expected {
-        return Err(JusticeError::WrongSecret { expected, actual });
-    }
+    JusticeError::check_secret(penalty.revocation_key(), secret.public_key(secp))?;
     let signature = secp.sign_ecdsa(&message(penalty, &sweep, version), secret);
     Ok(PenaltyPair::assemble(penalty, sweep, version, signature))
 }

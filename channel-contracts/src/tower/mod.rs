@@ -12,11 +12,13 @@
 //! Two modes. A **blind** tower holds signatures made in advance; until a breach it learns
 //! nothing of the channel, and never anything it could take more than fees with. A **trusted**
 //! tower, one's own, holds the revocation secret of each state: it bumps without limit and also
-//! takes what a cheater moved on to the second stage. `docs/watchtower.md` has the table.
+//! takes what a cheater moved on to the second stage.
 //!
 //! Queues, storage, connections and the chain stay outside.
 //!
-//! Read first: [`justice`](crate::justice); DESIGN §6.
+//! Read first: [`justice`](crate::justice); DESIGN §6. What follows is `docs/watchtower.md`.
+#![doc = ""]
+#![doc = include_str!("../../docs/watchtower.md")]
 
 pub mod appointment;
 pub mod batch_watch;

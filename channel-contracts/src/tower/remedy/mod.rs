@@ -311,11 +311,7 @@ fn check_secret<C: Signing>(
     state: &RevokedState,
     secret: &SecretKey,
 ) -> Result<(), JusticeError> {
-    let (expected, actual) = (state.revocation_key(), secret.public_key(secp));
-    if actual == expected {
-        return Ok(());
-    }
-    Err(JusticeError::WrongSecret { expected, actual })
+    JusticeError::check_secret(state.revocation_key(), secret.public_key(secp))
 }
 
 /// Refuses a script that is not the wallet's usual, above all one that anybody can spend.
