@@ -251,6 +251,8 @@ fn largest_requests_fit_into_the_limits_of_towers() {
         .map(Endpoint::path);
     assert_eq!(paths, ["/register", "/add_appointment", "/get_appointment"]);
     assert_eq!(Endpoint::GetSubscriptionInfo.path(), "/get_subscription_info");
+    assert_eq!((Endpoint::Ping.method(), Endpoint::Ping.path()), ("GET", "/ping"));
+    assert_eq!((Endpoint::Register.method(), Endpoint::Ping.body_max()), ("POST", 0));
     assert_eq!(AppointmentBody { encrypted_blob: vec![0; 2_049], ..appointment() }.slots(), 2);
 }
 

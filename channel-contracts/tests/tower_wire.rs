@@ -1,5 +1,8 @@
 //! The bytes of states, remedies, appointments and watches: round trips for anything that can
 //! be, refusal of everything that cannot, and no panic on any bytes at all.
+//!
+//! `REGENERATE=1 cargo test -p channel-contracts --test tower_wire golden` writes the vectors
+//! anew; a change of them is a change of the formats and needs new versions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,13 +20,14 @@ use channel_contracts::justice::{
 use channel_contracts::script::{CommitmentFormat, HtlcDirection};
 use channel_contracts::tower::batch_watch::{SEALED_WATCH_LEN_MAX, WATCH_LEN_MAX};
 use channel_contracts::tower::{
-    Appointment, BatchWatch, BatchWatchError, ChannelTag, FeeLevels, Locator, Mode, Remedy,
-    SealedBlob, WatchKey,
+    Appointment, AppointmentReceipt, BatchWatch, BatchWatchError, ChannelTag, FeeLevels, Locator,
+    Mode, RegistrationReceipt, Remedy, SealedBlob, WatchKey,
 };
 use channel_contracts::tree::{PathError, UserSlot};
 use common::batch::{Batch, EXPIRY};
-use common::breach::sweep_script;
+use common::breach::{Breach, FORMATS, sweep_script};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 fn secret(byte: u8) -> SecretKey {
     SecretKey::from_slice(&[byte; 32]).unwrap()
@@ -299,4 +303,62 @@ fn a_watch_that_could_not_help_is_refused() {
     unsigned.path.signatures[0].0[7] ^= 1;
     let refused = BatchWatchError::Path(PathError::WrongSignature { level: 0 });
     assert_eq!(unsigned.verify().unwrap_err(), refused);
+}
+
+const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/tower.json");
+
+fn vector(format: CommitmentFormat) -> Value {
+    let (secp, breach) = (Secp256k1::new(), Breach::new(format));
+    let (state, levels) = (breach.state.clone(), FeeLevels::default());
+    let secret = RevocationSecret::new(breach.secret);
+    let blind =
+        Remedy::blind(&secp, state.clone(), sweep_script(), &levels, &breach.secret).unwrap();
+    let trusted = Remedy::trusted(&secp, state.clone(), sweep_script(), secret).unwrap();
+    let txid = state.commitment_txid();
+    let (channel, locator) = (ChannelTag::derive(&[1; 32], &[2; 32]), Locator::of(txid));
+    let blob = trusted.seal().unwrap();
+    let appointment = Appointment { channel, sequence: 300, locator, blob };
+    let height = absolute::Height::from_consensus(800_000).unwrap();
+    let (tower, client) = (key(8), key(9));
+    let receipt = AppointmentReceipt::of(&appointment, tower, client, height);
+    let registration = RegistrationReceipt {
+        tower,
+        client,
+        appointments_max: 100_000,
+        expiry: height,
+        fee_budget: Amount::from_sat(25_000),
+    };
+    json!({
+        "format": format!("{format:?}"),
+        "commitment_txid": txid.to_string(),
+        "sweep_script": sweep_script().to_hex_string(),
+        "revocation_secret": hex::encode(breach.secret.secret_bytes()),
+        "state": hex::encode(state.encode()),
+        "blind_remedy": hex::encode(&*blind.encode().unwrap()),
+        "blind_blob": hex::encode(blind.seal().unwrap().encode()),
+        "trusted_remedy": hex::encode(&*trusted.encode().unwrap()),
+        "tower": tower.to_string(),
+        "client": client.to_string(),
+        "appointment": hex::encode(appointment.encode()),
+        "appointment_message": hex::encode(&appointment.message_hash(&tower)[..]),
+        "receipt": hex::encode(receipt.encode()),
+        "receipt_message": hex::encode(&receipt.message_hash()[..]),
+        "registration": hex::encode(registration.encode()),
+        "registration_message": hex::encode(&registration.message_hash()[..]),
+    })
+}
+
+#[test]
+fn golden_vectors_are_reproduced() {
+    let mut vectors: Vec<Value> = FORMATS.into_iter().map(vector).collect();
+    vectors.push(json!({
+        "watch": hex::encode(watch().encode()),
+        "watch_key": hex::encode([1; 32]),
+        "sealed_watch": hex::encode(watch().seal(&WatchKey::new([1; 32]))),
+    }));
+    let text = format!("{}\n", serde_json::to_string_pretty(&vectors).unwrap());
+    if std::env::var_os("REGENERATE").is_some() {
+        std::fs::write(VECTORS, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(VECTORS).unwrap(), text);
 }

@@ -8,7 +8,10 @@
 //!
 //! The price: the fee inside a pair belongs to whoever builds the transaction. A tower or a
 //! miner can add an output that takes it. The victim's own output cannot be touched, so what it
-//! can lose is the fee it had given up.
+//! can lose is the fee it had given up. Whoever sees pairs in the mempool, the cheater too, can
+//! also publish them differently combined, to get a heavier and slower transaction accepted in
+//! place of ours; that costs more than the fees already offered, and a higher level or a coin
+//! behind fewer pairs wins again.
 //!
 //! All pairs of a transaction agree on three things, since each signature commits to them:
 //! - version: 3 where the commitment is (zero-fee formats), because nodes relay only a version 3

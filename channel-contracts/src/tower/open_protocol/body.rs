@@ -1,8 +1,8 @@
 //! The JSON bodies of the open tower protocol.
 //!
-//! All four requests are `POST`s with `content-length` and a JSON object. Bytes are in
-//! hexadecimal; txids are printed the usual way round, locators in the order of transactions.
-//! A refusal is an [`ApiError`] with an HTTP status from 400 on.
+//! Requests are `POST`s with `content-length` and a JSON object, but for the ping, a bare `GET`.
+//! Bytes are in hexadecimal; txids are printed the usual way round, locators in the order of
+//! transactions. A refusal is an [`ApiError`] with an HTTP status from 400 on.
 
 use bitcoin::Txid;
 use bitcoin::secp256k1::PublicKey;
@@ -36,6 +36,8 @@ pub enum Endpoint {
     GetAppointment,
     /// A user asks for its subscription.
     GetSubscriptionInfo,
+    /// A client asks whether the tower is there. Any status of success will do.
+    Ping,
 }
 
 impl Endpoint {
@@ -46,7 +48,13 @@ impl Endpoint {
             Self::AddAppointment => "/add_appointment",
             Self::GetAppointment => "/get_appointment",
             Self::GetSubscriptionInfo => "/get_subscription_info",
+            Self::Ping => "/ping",
         }
+    }
+
+    /// Returns the HTTP method.
+    pub fn method(self) -> &'static str {
+        if self == Self::Ping { "GET" } else { "POST" }
     }
 
     /// Returns the largest body that towers take, in bytes.
@@ -56,6 +64,7 @@ impl Endpoint {
             Self::AddAppointment => ADD_APPOINTMENT_BODY_MAX,
             Self::GetAppointment => GET_APPOINTMENT_BODY_MAX,
             Self::GetSubscriptionInfo => SUBSCRIPTION_INFO_BODY_MAX,
+            Self::Ping => 0,
         }
     }
 }
@@ -76,7 +85,7 @@ pub struct RegisterResponse {
     pub available_slots: u32,
     /// First block for which the subscription counts.
     pub subscription_start: u32,
-    /// Last block for which it counts.
+    /// Height from which it no longer counts.
     pub subscription_expiry: u32,
     /// The tower's signature over [`Subscription::receipt`]. The format allows none.
     pub subscription_signature: Option<String>,
@@ -103,7 +112,7 @@ pub struct AppointmentBody {
     /// The encrypted penalty transaction.
     #[serde(with = "hex_bytes")]
     pub encrypted_blob: Vec<u8>,
-    /// The delay of the cheater, in blocks; for information.
+    /// The delay of the cheater, in blocks. Do not rely on it: Core Lightning's plugin always says 42.
     pub to_self_delay: u32,
 }
 
@@ -140,7 +149,7 @@ pub struct AddAppointmentResponse {
     pub signature: String,
     /// Slots that are left.
     pub available_slots: u32,
-    /// Last block for which the subscription counts.
+    /// Height from which the subscription no longer counts.
     pub subscription_expiry: u32,
 }
 
@@ -205,7 +214,7 @@ pub struct SubscriptionInfoRequest {
 pub struct SubscriptionInfoResponse {
     /// Slots that are free.
     pub available_slots: u32,
-    /// Last block for which the subscription counts.
+    /// Height from which the subscription no longer counts.
     pub subscription_expiry: u32,
     /// All appointments of the user.
     #[serde(with = "hex_locators")]

@@ -11,7 +11,7 @@ pub const SUBSCRIPTION_INFO: &[u8] = b"get subscription info";
 
 /// What a user signs to hand over an appointment: locator, blob, `to_self_delay`.
 ///
-/// `to_self_delay` in blocks; clients may send 0 where they do not know it.
+/// `to_self_delay` in blocks; towers do not use it.
 pub fn add_appointment(locator: Locator, encrypted_blob: &[u8], to_self_delay: u32) -> Vec<u8> {
     [&locator.0[..], encrypted_blob, &to_self_delay.to_be_bytes()].concat()
 }
@@ -36,7 +36,7 @@ pub struct Subscription {
     pub available_slots: u32,
     /// First block for which it counts.
     pub start: u32,
-    /// Last block for which it counts.
+    /// Height from which it no longer counts.
     pub expiry: u32,
 }
 

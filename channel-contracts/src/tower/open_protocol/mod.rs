@@ -7,7 +7,7 @@
 //! - [`penalty`]: the blob, a whole signed penalty transaction.
 //! - [`signature`]: recoverable signatures over text and bytes, in zbase32.
 //! - [`message`]: the exact bytes that user and tower sign.
-//! - [`body`]: the JSON bodies of the four requests, and error codes.
+//! - [`body`]: the requests, their JSON bodies, and error codes.
 //!
 //! What it cannot do, compared with ours: one transaction at one feerate, fixed when the state is
 //! revoked; no deletion of closed channels; the length of the blob tells the number of inputs.

@@ -3,6 +3,10 @@
 //! ChaCha20-Poly1305, key SHA-256 of the commitment's txid in the byte order of transactions,
 //! nonce zero, no further data. The plaintext is the transaction in consensus encoding, with
 //! witnesses.
+//!
+//! A client of ours encrypts the pair of `to_local` alone
+//! ([`combine`](crate::justice::combine) makes a transaction of it): with an HTLC beside it, a
+//! cheater that moves the HTLC on would make all of it invalid.
 
 use bitcoin::consensus::encode;
 use bitcoin::hashes::{Hash, sha256};
