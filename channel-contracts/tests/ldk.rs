@@ -6,6 +6,9 @@ mod common;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, absolute, relative};
+use channel_contracts::justice::{
+    PenaltyContract, PenaltyKind, RevocationSecret, RevokedState, combine, sign_pair,
+};
 use channel_contracts::script::anchor::pay_to_anchor;
 use channel_contracts::script::keys::{revocation_secret, secret_key};
 use channel_contracts::script::{
@@ -13,15 +16,20 @@ use channel_contracts::script::{
     CommitmentParties, FundingScript, Htlc, HtlcDirection, KeyedAnchor, ObscureFactor,
     PerCommitmentPoint, PerCommitmentSecret, Preimage, RevocationSecrets, SecretStore, Side,
 };
-use common::{Secrets, parties};
+use channel_contracts::tower::open_protocol;
+use common::breach::sweep_script;
+use common::{Secrets, interpret, parties};
 use lightning::ln::chan_utils::{
     self, ChannelPublicKeys, ChannelTransactionParameters, CommitmentTransaction,
     CounterpartyChannelTransactionParameters, CounterpartyCommitmentSecrets,
     HTLCOutputInCommitment,
 };
 use lightning::ln::channel_keys::{DelayedPaymentBasepoint, HtlcBasepoint, RevocationBasepoint};
+use lightning::sign::ecdsa::EcdsaChannelSigner;
+use lightning::sign::{ChannelSigner, InMemorySigner, KeysManager};
 use lightning::types::features::ChannelTypeFeatures;
 use lightning::types::payment::PaymentHash;
+use lightning::util::message_signing;
 use proptest::prelude::*;
 
 const CHANNEL_SAT: u64 = 10_000_000;
@@ -283,5 +291,172 @@ proptest! {
                 prop_assert!(number.index() < theirs.get_min_seen_secret());
             }
         }
+    }
+}
+
+/// Our basepoints from LDK's.
+fn our_keys(keys: &ChannelPublicKeys) -> Basepoints {
+    Basepoints {
+        funding: keys.funding_pubkey,
+        revocation: keys.revocation_basepoint.to_public_key(),
+        payment: keys.payment_point,
+        delayed_payment: keys.delayed_payment_basepoint.to_public_key(),
+        htlc: keys.htlc_basepoint.to_public_key(),
+    }
+}
+
+/// What a victim with LDK's signer knows of its channel.
+fn victim_parameters(
+    commitment: &Commitment,
+    parties: &CommitmentParties,
+) -> ChannelTransactionParameters {
+    let mut parameters = ldk_parameters(commitment, parties);
+    let cheater =
+        std::mem::replace(&mut parameters.holder_pubkeys, ldk_keys(&parties.countersignatory));
+    parameters.holder_selected_contest_delay = commitment.to_self_delay.value();
+    parameters.counterparty_parameters = Some(CounterpartyChannelTransactionParameters {
+        pubkeys: cheater,
+        selected_contest_delay: 1,
+    });
+    parameters
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn penalties_are_those_of_ldk(
+        (commitment, parties, point) in channel(),
+        feerate in 253u64..20_000,
+    ) {
+        let built = commitment.build().unwrap();
+        let state = RevokedState::of(&commitment, &built).unwrap();
+        let penalties = state.penalties(&built.transaction).unwrap();
+        let ldk = ldk_commitment(&commitment, &built, &parties, &point);
+        let trusted = ldk.trust();
+        let (keys, features) = (trusted.keys(), ldk_features(commitment.format));
+
+        let (delayed, htlcs): (Vec<_>, Vec<_>) =
+            penalties.iter().partition(|penalty| penalty.kind == PenaltyKind::ToLocal);
+        prop_assert_eq!(delayed.len(), usize::from(built.to_local.is_some()));
+        prop_assert_eq!(htlcs.len(), ldk.nondust_htlcs().len());
+        for (ours, theirs) in htlcs.iter().zip(ldk.nondust_htlcs()) {
+            let script = chan_utils::get_htlc_redeemscript(theirs, &features, keys);
+            prop_assert_eq!(ours.witness_script(), script);
+            prop_assert_eq!(Some(ours.outpoint.vout), theirs.transaction_output_index);
+            let second = chan_utils::build_htlc_transaction(
+                &trusted.txid(),
+                commitment.feerate.to_sat_per_kwu() as u32,
+                commitment.to_self_delay.value(),
+                theirs,
+                &features,
+                &keys.broadcaster_delayed_payment_key,
+                &keys.revocation_key,
+            );
+            let second_penalties = state.second_stage(&second);
+            prop_assert_eq!(second_penalties.len(), 1);
+            prop_assert_eq!(&second_penalties[0].output, &second.output[0]);
+        }
+        for ours in delayed {
+            let script = chan_utils::get_revokeable_redeemscript(
+                &keys.revocation_key,
+                commitment.to_self_delay.value(),
+                &keys.broadcaster_delayed_payment_key,
+            );
+            prop_assert_eq!(ours.witness_script(), script);
+            let rate = FeeRate::from_sat_per_kwu(feerate);
+            let theirs = trusted.build_to_local_justice_tx(feerate, sweep_script());
+            let (Ok(sweep), Ok(theirs)) = (ours.sweep_output(&sweep_script(), rate), theirs) else {
+                continue;
+            };
+            prop_assert_eq!(ours.outpoint, theirs.input[0].previous_output);
+            prop_assert_eq!(
+                channel_contracts::justice::pair::PAIR_SEQUENCE,
+                theirs.input[0].sequence
+            );
+            prop_assert_eq!(&sweep.script_pubkey, &theirs.output[0].script_pubkey);
+            // LDK leaves out the segwit marker, allows 73 bytes of signature and assumes a delay
+            // of two bytes: at most three weight units apart.
+            let apart = sweep.value.to_sat().abs_diff(theirs.output[0].value.to_sat());
+            prop_assert!(apart <= (3 * feerate).div_ceil(1000) + 1, "{} sat apart", apart);
+        }
+    }
+
+    #[test]
+    fn what_ldks_signer_signs_takes_our_penalties(
+        seed in any::<[u8; 32]>(),
+        cheater in secrets(),
+        point_secret in key(),
+        format in format(),
+        htlcs in prop::collection::vec(htlc(), 0..4),
+    ) {
+        let secp = Secp256k1::new();
+        let signer: InMemorySigner =
+            KeysManager::new(&seed, 1, 1, true).derive_channel_keys(&[0; 32]);
+        let parties = CommitmentParties {
+            broadcaster: cheater.basepoints(&secp),
+            countersignatory: our_keys(&signer.pubkeys(&secp)),
+        };
+        let point = PerCommitmentPoint(point_secret.public_key(&secp));
+        let in_htlcs: u64 = htlcs.iter().map(|htlc| htlc.amount_msat).sum();
+        let commitment = Commitment {
+            funding_outpoint: OutPoint::new(Txid::from_byte_array(seed), 1),
+            funding_value: Amount::from_sat(CHANNEL_SAT),
+            format,
+            number: CommitmentNumber::FIRST,
+            obscure_factor: ObscureFactor::derive(&parties, Side::Broadcaster),
+            keys: CommitmentKeys::derive(&secp, &point, &parties).unwrap(),
+            to_self_delay: relative::Height::from_height(144),
+            dust_limit: Amount::from_sat(354),
+            feerate: FeeRate::from_sat_per_kwu(253),
+            opener: Side::Broadcaster,
+            to_broadcaster_msat: CHANNEL_SAT * 1000 - in_htlcs,
+            to_countersignatory_msat: 0,
+            htlcs,
+        };
+        let built = commitment.build().unwrap();
+        let state = RevokedState::of(&commitment, &built).unwrap();
+        let parameters = victim_parameters(&commitment, &parties);
+        let secret = RevocationSecret::new(chan_utils::derive_private_revocation_key(
+            &secp, &point_secret, &signer.revocation_base_key,
+        ));
+        for penalty in state.penalties(&built.transaction).unwrap() {
+            let mut sweep = penalty.output.clone();
+            sweep.script_pubkey = sweep_script();
+            let version = format.transaction_version();
+            let pair = sign_pair(&secp, secret.expose(), &penalty, sweep, version).unwrap();
+            let mut alone = combine(&[pair], None).unwrap();
+            let spent = std::slice::from_ref(&penalty.output);
+            prop_assert_eq!(interpret(&alone, 0, spent), Ok(()), "our signature");
+
+            let sat = penalty.output.value.to_sat();
+            let theirs = match &penalty.contract {
+                PenaltyContract::Delayed(_) => signer.sign_justice_revoked_output(
+                    &parameters, &alone, 0, sat, &point_secret, &secp,
+                ),
+                PenaltyContract::Htlc(script) => signer.sign_justice_revoked_htlc(
+                    &parameters, &alone, 0, sat, &point_secret,
+                    &ldk_htlc(&script.htlc, Some(penalty.outpoint.vout)), &secp,
+                ),
+            };
+            let theirs = bitcoin::ecdsa::Signature::sighash_all(theirs.unwrap());
+            alone.input[0].witness = penalty.witness(&theirs);
+            prop_assert_eq!(interpret(&alone, 0, spent), Ok(()), "LDK's signature");
+        }
+    }
+
+    #[test]
+    fn signed_messages_are_those_of_ldk(
+        message in prop::collection::vec(any::<u8>(), 0..200),
+        secret in key(),
+        text in "[ybndrfg8ejkmcpqxot1uwisza345h769]{104}",
+    ) {
+        let secp = Secp256k1::new();
+        let signature = open_protocol::sign(&secp, &message, &secret);
+        prop_assert_eq!(&signature, &message_signing::sign(&message, &secret));
+        prop_assert_eq!(
+            open_protocol::recover(&secp, &message, &text).ok(),
+            message_signing::recover_pk(&message, &text).ok()
+        );
     }
 }
