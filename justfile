@@ -61,6 +61,10 @@ bench-endurance *ARGS: build-node
 bench-batches *ARGS: build-node
     cargo run --release -p benches --bin batches -- {{ ARGS }}
 
+# Measure a watchtower, e.g. `just bench-tower --appointments 1000000`.
+bench-tower *ARGS:
+    cargo run --release -p benches --bin tower -- {{ ARGS }}
+
 # Measure a node's start and memory, e.g. `just bench-start --channels 100`.
 bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}

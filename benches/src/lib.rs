@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod breach;
 pub mod endurance;
 pub mod line;
 pub mod network;
@@ -12,6 +13,7 @@ pub mod peer;
 pub mod plot;
 pub mod process;
 pub mod raw;
+pub mod towered;
 
 use std::path::Path;
 use std::time::Duration;

@@ -95,6 +95,16 @@ impl Line {
         Ok(line)
     }
 
+    /// The chain that the nodes follow.
+    pub fn chain(&self) -> &DevChain {
+        &self.chain
+    }
+
+    /// The nodes' APIs, the payer's first.
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
+    }
+
     /// Mines a block every `period` from now on.
     pub fn mine_every(&self, period: Duration) {
         let (chain, tasks) = (self.chain.clone(), self.tasks.clone());

@@ -67,6 +67,26 @@ pub struct Memory {
     pub peak: u64,
 }
 
+impl Memory {
+    fn read(status: &str) -> Result<Self, Failure> {
+        let field = |name: &str| -> Result<u64, Failure> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or(name)?;
+            let kib = line.trim().trim_end_matches(" kB").parse::<u64>()?;
+            Ok(kib * 1_024)
+        };
+        Ok(Self { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+}
+
+/// What this very process has in memory.
+///
+/// # Errors
+///
+/// If the system does not say.
+pub fn own_memory() -> Result<Memory, Failure> {
+    Memory::read(&std::fs::read_to_string("/proc/self/status")?)
+}
+
 /// What a process has used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
@@ -267,13 +287,7 @@ impl NodeProcess {
     ///
     /// If it does not run, or the system does not say.
     pub fn memory(&self) -> Result<Memory, Failure> {
-        let status = self.proc_file("status")?;
-        let field = |name: &str| -> Result<u64, Failure> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or(name)?;
-            let kib = line.trim().trim_end_matches(" kB").parse::<u64>()?;
-            Ok(kib * 1_024)
-        };
-        Ok(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+        Memory::read(&self.proc_file("status")?)
     }
 
     /// What the process has used since its start.

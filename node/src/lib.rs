@@ -21,5 +21,6 @@ pub mod rpc;
 pub mod runtime;
 pub mod store;
 pub mod swaps;
+pub mod tower;
 pub mod unroll;
 pub mod wallet;

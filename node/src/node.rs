@@ -8,6 +8,7 @@
 
 mod policies;
 mod services;
+pub mod tower;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,10 +36,12 @@ use crate::payments::Payments;
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
+use crate::rpc::tower_link::GrpcTowers;
 use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
+use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
@@ -108,6 +111,9 @@ pub enum StartError {
     /// The file by which clients find the node.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+    /// The tower in it.
+    #[error(transparent)]
+    Tower(#[from] tower::StartTowerError),
     /// A thread.
     #[error("the operating system gives no thread: {0}")]
     Thread(std::io::Error),
@@ -144,6 +150,8 @@ pub struct Node {
     pub batches: Arc<Batches>,
     /// Withdrawals and deposits.
     pub swaps: Arc<Swaps>,
+    /// The towers that guard it.
+    pub towers: Arc<Towers>,
     /// The payments service.
     pub payments: Arc<Payments>,
     /// How far the chain was followed.
@@ -239,11 +247,24 @@ impl Node {
         let mut starting = loaded.listeners();
         starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         starting.push(Arc::clone(&swap_watch) as Arc<dyn ChainListener>);
+        let tower = tower::embedded(&config, keys, &environment, &committer, &fees)?;
+        starting.extend(tower.iter().map(|(_, guard)| Arc::clone(guard) as Arc<dyn ChainListener>));
         let caught_up = follower.catch_up(&starting, &tasks.stop_signal()).await;
         confirmations.caught_up(caught_up.ok_or(StartError::Stopped)?);
         drop(starting);
 
+        let towers = Arc::new(Towers::open(guards::Parts {
+            log: loaded.justice(),
+            committer: committer.clone(),
+            links: Arc::new(GrpcTowers),
+            secrets: keys.tower_secrets(),
+            wallet: Arc::clone(&wallet),
+            clock: Arc::clone(&environment.clock),
+            bytes_max: config.tower.outbox_max_mib.saturating_mul(1 << 20),
+            tasks: tasks.clone(),
+        })?);
         let lightning = Lightning::start(loaded, tasks.clone())?;
+        towers.start();
         let peers = Arc::new(PeerBook::open(committer.clone())?);
         let payments = Arc::new(Payments::open(
             journal.clone(),
@@ -340,6 +361,10 @@ impl Node {
         let mut listeners = lightning.listeners();
         listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         listeners.push(swap_watch as Arc<dyn ChainListener>);
+        if let Some((tower, guard)) = &tower {
+            listeners.push(Arc::clone(guard) as Arc<dyn ChainListener>);
+            tower::open_doors(&config.tower, tower, guard, &tasks).await?;
+        }
         listeners.push(Arc::new(broadcasts.clone()));
         tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
@@ -389,6 +414,7 @@ impl Node {
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
             swaps: Arc::clone(&swaps),
+            towers: Arc::clone(&towers),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -426,6 +452,7 @@ impl Node {
             unroller,
             batches,
             swaps,
+            towers,
             payments,
             sync,
             listening,

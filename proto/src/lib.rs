@@ -106,7 +106,7 @@ mod tests {
             assert_ne!(keyed, read, "{}", method.name());
             mutations += usize::from(keyed);
         }
-        assert_eq!(mutations, 23);
+        assert_eq!(mutations, 25);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use benches::line::{Line, Until};
-use benches::{Comparison, Failure, Run, endurance, page};
+use benches::{Comparison, Failure, Run, endurance, page, towered};
 use clap::{Parser, Subcommand};
 
 /// Measures payments through a line of nodes.
@@ -47,6 +47,8 @@ enum Mode {
     Page(page::Args),
     /// Measure many payments on one channel, tenth by tenth.
     Endurance(endurance::Args),
+    /// Measure what a watchtower costs: none, one that answers, one that is gone.
+    Towered(towered::Args),
 }
 
 #[tokio::main]
@@ -55,6 +57,7 @@ async fn main() -> Result<(), Failure> {
     match &args.mode {
         Some(Mode::Page(args)) => return page::write(args).await,
         Some(Mode::Endurance(args)) => return endurance::measure(args).await,
+        Some(Mode::Towered(args)) => return towered::measure(args).await,
         None => {}
     }
     let run = Run {

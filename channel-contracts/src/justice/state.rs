@@ -198,6 +198,19 @@ impl RevokedState {
         }
     }
 
+    /// Returns it with the `most` HTLCs of the greatest value alone, for a remedy that would not
+    /// fit into a blob with all of them.
+    pub fn with_largest(&self, most: usize) -> Self {
+        let mut largest = self.clone();
+        largest.htlcs.sort_by_key(|htlc| std::cmp::Reverse(htlc.value));
+        largest.htlcs.truncate(most);
+        largest.htlcs.sort_by_key(|htlc| htlc.vout);
+        if largest.htlcs.is_empty() {
+            largest.htlc_keys = None;
+        }
+        largest
+    }
+
     /// Returns the id of the revoked commitment.
     pub fn commitment_txid(&self) -> Txid {
         self.commitment_txid

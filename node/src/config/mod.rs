@@ -8,6 +8,7 @@
 mod load;
 mod secret;
 mod text;
+mod tower;
 mod validate;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use load::ConfigError;
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
+pub use tower::TowerConfig;
 pub use validate::InvalidConfig;
 
 /// All settings of a node. `Default` is what an empty file means.
@@ -47,6 +49,8 @@ pub struct Config {
     pub wallet: WalletConfig,
     /// Channel batches.
     pub batch: BatchConfig,
+    /// This node as a tower for others.
+    pub tower: TowerConfig,
     /// The API.
     pub rpc: RpcConfig,
     /// Bounds on what one payment may do.
@@ -67,6 +71,7 @@ impl Default for Config {
             lightning: LightningConfig::default(),
             wallet: WalletConfig::default(),
             batch: BatchConfig::default(),
+            tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
             limits: LimitsConfig::default(),
         }

@@ -37,6 +37,7 @@ impl Config {
         self.validate_lightning()?;
         self.validate_amounts()?;
         self.batch.validate()?;
+        self.validate_tower()?;
         self.validate_addresses()
     }
 
@@ -227,15 +228,59 @@ impl Config {
         )
     }
 
+    fn validate_tower(&self) -> Result<(), InvalidConfig> {
+        let tower = &self.tower;
+        within(
+            "tower.clients_max",
+            tower.clients_max as u64,
+            1..=1_000_000,
+            "a tower without clients guards nobody; leave tower.listen empty",
+        )?;
+        within(
+            "tower.appointments_max",
+            tower.appointments_max,
+            1..=1_000_000_000,
+            "a busy channel makes some hundred an hour",
+        )?;
+        within(
+            "tower.registration_blocks",
+            tower.registration_blocks.into(),
+            144..=525_600,
+            "clients register again when it is over",
+        )?;
+        within(
+            "tower.feerate_max_sat_per_vb",
+            tower.feerate_max_sat_per_vb,
+            1..=10_000,
+            "what a breach is worth is lost if the answer comes too late",
+        )?;
+        within(
+            "tower.mempool_poll_ms",
+            tower.mempool_poll_ms,
+            50..=60_000,
+            "blocks are looked at as they come",
+        )?;
+        within(
+            "tower.outbox_max_mib",
+            tower.outbox_max_mib,
+            1..=1_048_576,
+            "an hour of load beside a tower that is gone is some hundred MiB",
+        )
+    }
+
     fn validate_addresses(&self) -> Result<(), InvalidConfig> {
         let lightning = &self.lightning;
         let listening = lightning.listen_addresses.iter();
         let announced = lightning.announce_addresses.iter();
         let rpc = std::iter::once(("rpc.listen", &self.rpc.listen));
+        let tower =
+            [("tower.listen", &self.tower.listen), ("tower.open_listen", &self.tower.open_listen)];
+        let tower = tower.into_iter().filter(|(_, address)| !address.is_empty());
         let addresses = listening
             .map(|address| ("lightning.listen_addresses", address))
             .chain(announced.map(|address| ("lightning.announce_addresses", address)))
-            .chain(rpc);
+            .chain(rpc)
+            .chain(tower);
         for (key, address) in addresses {
             if !is_host_and_port(address) {
                 return Err(InvalidConfig {

@@ -5,6 +5,7 @@
 //! | wallet account (BIP 86) | `m/86'/coin'/0'` | `wallet/`, public descriptors only |
 //! | Lightning seed | `m/9735'/coin'/0'`, the private key's 32 bytes | LDK's `KeysManager` |
 //! | secrets of batches | `m/9736'/coin'/0'`, HMACs under the private key | `batches/`, see `batch.rs` |
+//! | secrets of towers | `m/9738'/coin'/0'`, HMACs under the private key | `tower/`, see `tower.rs` |
 //! | node identity | `m/0'` of the BIP 32 master made from the Lightning seed | as LDK derives it |
 //!
 //! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and API tokens are not
@@ -15,6 +16,7 @@ mod batch;
 mod phrase;
 mod sealed;
 mod signing;
+mod tower;
 
 use std::fmt;
 use std::path::Path;
@@ -28,6 +30,7 @@ pub use batch::BatchSecrets;
 pub use phrase::{PhraseError, RecoveryPhrase, WordCount};
 pub use sealed::{SEALED_SEED_FILE, SealCost, SealError, UnlockError};
 pub use signing::SignError;
+pub use tower::TowerSecrets;
 
 use crate::environment::Entropy;
 use phrase::Seed;
@@ -36,6 +39,8 @@ use phrase::Seed;
 const LIGHTNING_PURPOSE: u32 = 9735;
 /// Purpose of the path below which the secrets of batches are derived: ours.
 const BATCH_PURPOSE: u32 = 9736;
+/// Purpose of the path below which the secrets of towers are derived: ours.
+const TOWER_PURPOSE: u32 = 9738;
 /// Purpose of taproot single-key accounts, BIP 86.
 const BIP86_PURPOSE: u32 = 86;
 
@@ -146,6 +151,14 @@ impl Keys {
     pub fn batch_secrets(&self) -> BatchSecrets {
         let mut key = self.derive(&[BATCH_PURPOSE, self.coin(), 0]);
         let secrets = BatchSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
+        key.private_key.non_secure_erase();
+        secrets
+    }
+
+    /// The secrets of towers, of both sides.
+    pub fn tower_secrets(&self) -> TowerSecrets {
+        let mut key = self.derive(&[TOWER_PURPOSE, self.coin(), 0]);
+        let secrets = TowerSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
         key.private_key.non_secure_erase();
         secrets
     }

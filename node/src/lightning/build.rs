@@ -39,6 +39,7 @@ use super::connections::LinkDescriptor;
 use super::fundings::Fundings;
 use super::gate::OutputGate;
 use super::gossip::{ChainUtxos, NodeGossip};
+use super::justice::JusticeLog;
 use super::logger::TracingLogger;
 use super::messages::GatedManager;
 use super::pathfinding::{FastRouter, JournalingScorer};
@@ -169,6 +170,7 @@ pub(super) struct Parts {
     pub router: Arc<Router>,
     pub chain_monitor: Arc<ChainMonitor>,
     pub persister: Arc<MonitorPersister>,
+    pub justice: Arc<JusticeLog>,
     pub manager: Arc<ChannelManager>,
     pub confirmations: Arc<VirtualConfirmations>,
     pub messenger: Arc<OnionMessenger>,
@@ -193,6 +195,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// What is revealed to towers.
+    pub fn justice(&self) -> Arc<JusticeLog> {
+        Arc::clone(&self.parts.justice)
+    }
+
     /// Reads all state from the store, or makes a new node at `materials.tip`.
     ///
     /// # Errors
@@ -233,7 +240,13 @@ impl Loaded {
         let message_router =
             Arc::new(DefaultMessageRouter::new(Arc::clone(&graph), Arc::clone(&keys)));
 
-        let persister = Arc::new(MonitorPersister::new(committer.clone(), Arc::clone(&gate)));
+        let justice =
+            Arc::new(JusticeLog::open(committer.clone(), Arc::clone(&keys), policy.to_self_delay)?);
+        let persister = Arc::new(MonitorPersister::new(
+            committer.clone(),
+            Arc::clone(&gate),
+            Arc::clone(&justice),
+        ));
         let monitors = persister.load(&keys, &gate, &fees, &log)?;
         let chain_monitor = Arc::new(ChainMonitor::new(
             None,
@@ -361,6 +374,7 @@ impl Loaded {
             router,
             chain_monitor,
             persister,
+            justice,
             manager,
             confirmations,
             messenger,

@@ -16,6 +16,7 @@ mod events;
 mod fundings;
 mod gate;
 mod gossip;
+mod justice;
 mod logger;
 mod messages;
 pub mod pathfinding;
@@ -41,6 +42,7 @@ pub use channels::{
 };
 pub use driver::EventHandler;
 pub use events::{CloseKind, FailureReason, InboundKind, LightningEvent};
+pub use justice::{JusticeLog, Revealed, RevealedState};
 pub use payments::{
     DecodeError, Decoded, DecodedKind, InvoiceDescription, InvoiceError, InvoiceRequest,
     RecentPayment, SendError, SendLimits,

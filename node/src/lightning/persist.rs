@@ -23,6 +23,7 @@ use lightning::util::ser::{Readable, ReadableArgs, Writeable};
 use parking_lot::Mutex;
 
 use super::gate::OutputGate;
+use super::justice::{JusticeLog, Staged};
 use super::signer::NodeKeys;
 use super::splice::MonitorWeight;
 use super::types::ChannelId;
@@ -51,6 +52,7 @@ pub enum LoadError {
 pub struct MonitorPersister {
     committer: Committer,
     gate: Arc<OutputGate>,
+    justice: Arc<JusticeLog>,
     /// By monitor name: what the next full write would replace.
     written: Mutex<HashMap<String, Written>>,
     /// Names of monitors marked dead since the start.
@@ -72,16 +74,23 @@ struct Written {
 }
 
 impl MonitorPersister {
-    /// Makes a persister that writes through `committer` and tells `gate`.
-    pub fn new(committer: Committer, gate: Arc<OutputGate>) -> Self {
-        Self { committer, gate, written: Mutex::default(), dead: Mutex::default() }
+    /// Makes a persister that writes through `committer` and tells `gate`. What is revealed on the
+    /// way goes to `justice`.
+    pub fn new(committer: Committer, gate: Arc<OutputGate>, justice: Arc<JusticeLog>) -> Self {
+        Self { committer, gate, justice, written: Mutex::default(), dead: Mutex::default() }
     }
 
-    fn write_full(&self, name: &MonitorName, monitor: &ChannelMonitor<InMemorySigner>) {
+    /// `batch` and what is staged are written with it.
+    fn write_full(
+        &self,
+        name: &MonitorName,
+        monitor: &ChannelMonitor<InMemorySigner>,
+        mut batch: Batch,
+        staged: Staged,
+    ) {
         let name = name.to_string();
         let bytes = monitor.encode();
         let funding = funding_of(monitor);
-        let mut batch = Batch::default();
         {
             let mut written = self.written.lock();
             let entry = written.entry(name.clone()).or_default();
@@ -98,13 +107,13 @@ impl MonitorPersister {
             entry.update_bytes = 0;
         }
         batch.put(Table::Monitor.key(&name), bytes);
-        self.enqueue(batch);
+        self.enqueue(batch, staged);
     }
 
-    fn enqueue(&self, batch: Batch) {
+    fn enqueue(&self, batch: Batch, staged: Staged) {
         // The flag first: a cycle that takes the write must see it.
         self.gate.monitor_written();
-        let _durable_with_the_cycle = self.committer.enqueue(batch);
+        let _durable_with_the_cycle = self.justice.enqueue(batch, staged);
     }
 
     /// Reads all monitors, each with its updates applied, but for those marked dead: they go to
@@ -170,8 +179,10 @@ impl MonitorPersister {
         let name = name.to_string();
         let mut batch = Batch::default();
         batch.put(Table::DeadMonitor.key(&name), vec![]);
+        let channel = self.written.lock().get(&name).and_then(|written| written.channel);
         self.dead.lock().insert(name);
-        self.committer.enqueue(batch)
+        let staged = channel.map(|channel| self.justice.gone(channel, &mut batch));
+        self.justice.enqueue(batch, staged.unwrap_or_default())
     }
 
     /// Whether the monitor `name` is marked dead: nothing that it claims will ever come.
@@ -232,7 +243,9 @@ impl Persist<InMemorySigner> for MonitorPersister {
         name: MonitorName,
         monitor: &ChannelMonitor<InMemorySigner>,
     ) -> ChannelMonitorUpdateStatus {
-        self.write_full(&name, monitor);
+        let mut batch = Batch::default();
+        self.justice.begin(monitor, &mut batch);
+        self.write_full(&name, monitor, batch, Staged::default());
         ChannelMonitorUpdateStatus::Completed
     }
 
@@ -243,12 +256,14 @@ impl Persist<InMemorySigner> for MonitorPersister {
         monitor: &ChannelMonitor<InMemorySigner>,
     ) -> ChannelMonitorUpdateStatus {
         let Some(update) = update else {
-            self.write_full(&name, monitor);
+            self.write_full(&name, monitor, Batch::default(), Staged::default());
             return ChannelMonitorUpdateStatus::Completed;
         };
         let text = name.to_string();
         let key = update_key(&text, update.update_id);
         let bytes = update.encode();
+        let mut batch = Batch::default();
+        let staged = self.justice.update(monitor, update, &bytes, &mut batch);
         let full = {
             let mut written = self.written.lock();
             let entry = written.entry(text).or_default();
@@ -262,11 +277,10 @@ impl Persist<InMemorySigner> for MonitorPersister {
             full
         };
         if full {
-            self.write_full(&name, monitor);
+            self.write_full(&name, monitor, batch, staged);
         } else {
-            let mut batch = Batch::default();
             batch.put(key, bytes);
-            self.enqueue(batch);
+            self.enqueue(batch, staged);
         }
         ChannelMonitorUpdateStatus::Completed
     }
@@ -285,13 +299,17 @@ impl Persist<InMemorySigner> for MonitorPersister {
                 return;
             }
         }
+        let mut staged = Staged::default();
         if let Some(written) = self.written.lock().remove(&name) {
             for id in written.updates {
                 batch.delete(update_key(&name, id));
             }
+            if let Some(channel) = written.channel {
+                staged = self.justice.gone(channel, &mut batch);
+            }
         }
         batch.delete(renewed_key(&name));
-        self.enqueue(batch);
+        self.enqueue(batch, staged);
     }
 }
 

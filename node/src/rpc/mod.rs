@@ -5,7 +5,8 @@
 //! reason), `status` (the reasons), `auth` (who may call), `tls` (the certificate), `connection` and
 //! `dev_registry` (how clients find a node). What things
 //! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests`. `tonic` and the generated types stay inside
+//! `payment_requests`. A tower's own doors are `watchtower` and `open_tower`, the way to one is
+//! `tower_link`. `tonic` and the generated types stay inside
 //! this room.
 
 pub mod auth;
@@ -22,6 +23,7 @@ pub(crate) mod files;
 mod hub;
 mod mutation;
 mod node;
+pub mod open_tower;
 mod page;
 mod payment_requests;
 mod payment_view;
@@ -31,7 +33,10 @@ mod server;
 pub mod status;
 mod swaps;
 pub mod tls;
+mod tower;
+pub mod tower_link;
 mod wallet;
+pub mod watchtower;
 
 pub use server::{Door, Facts, RpcParts, ServeError, serve};
 

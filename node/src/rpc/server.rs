@@ -15,6 +15,7 @@ use proto::v1::channels_server::ChannelsServer;
 use proto::v1::events_server::EventsServer;
 use proto::v1::node_server::NodeServer;
 use proto::v1::payments_server::PaymentsServer;
+use proto::v1::tower_server::TowerServer;
 use proto::v1::wallet_server::WalletServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,6 +40,7 @@ use crate::payments::Payments;
 use crate::runtime::Tasks;
 use crate::store::Committer;
 use crate::swaps::Swaps;
+use crate::tower::client::Towers;
 
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -57,6 +59,8 @@ pub struct RpcParts {
     pub batches: Arc<Batches>,
     /// Withdrawals and deposits.
     pub swaps: Arc<Swaps>,
+    /// The towers that guard this node.
+    pub towers: Arc<Towers>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -246,6 +250,10 @@ pub async fn serve(
             super::wallet::WalletService::new(door.clone()),
             guarded(&guard),
         ))
+        .add_service(TowerServer::with_interceptor(
+            super::tower::TowerService::new(door.clone()),
+            guarded(&guard),
+        ))
         .add_service(EventsServer::with_interceptor(
             super::events::EventsService::new(door.clone()),
             guard,
@@ -297,6 +305,7 @@ async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus
         "tributary.v1.Batches",
         "tributary.v1.Payments",
         "tributary.v1.Wallet",
+        "tributary.v1.Tower",
         "tributary.v1.Events",
     ] {
         health.set_service_status(service, status).await;

@@ -124,6 +124,31 @@ reasons! {
     BatchState = "BATCH_STATE", FailedPrecondition, "show the wish and see its state";
     /// This node does not do that in batches.
     BatchRole = "BATCH_ROLE", FailedPrecondition, "set batch.role in the configuration";
+    /// No such tower.
+    TowerUnknown = "TOWER_UNKNOWN", NotFound, "list the towers";
+    /// Nobody answers there, or it is another tower.
+    TowerUnreachable = "TOWER_UNREACHABLE", Unavailable,
+        "check that the tower runs, and its key and address";
+    /// A tower does not take this node.
+    TowerRefused = "TOWER_REFUSED", FailedPrecondition, "see the message, or choose another tower";
+    /// A tower takes no more clients.
+    TowerFull = "TOWER_FULL", ResourceExhausted, "choose another tower";
+    /// A request that its client did not sign.
+    SignatureInvalid = "SIGNATURE_INVALID", Unauthenticated,
+        "sign with the key that was registered, for this very tower";
+    /// A client that never registered.
+    ClientUnknown = "CLIENT_UNKNOWN", NotFound, "register first";
+    /// A subscription that has ended.
+    SubscriptionOver = "SUBSCRIPTION_OVER", FailedPrecondition, "register again";
+    /// More than a subscription holds.
+    QuotaExhausted = "QUOTA_EXHAUSTED", ResourceExhausted,
+        "forget closed channels, or choose another tower";
+    /// An appointment that the tower's policy does not allow.
+    AppointmentRefused = "APPOINTMENT_REFUSED", InvalidArgument,
+        "see the message; GetTerms says what the tower takes";
+    /// Another appointment is in its place.
+    AppointmentConflict = "APPOINTMENT_CONFLICT", AlreadyExists,
+        "send each revoked state once, with a number above those before";
     /// No such withdrawal or deposit.
     SwapUnknown = "SWAP_UNKNOWN", NotFound, "list the swaps";
     /// A channel with this peer is being opened.

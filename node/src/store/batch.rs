@@ -73,6 +73,28 @@ pub enum Table {
     ReleasedKey,
     /// The transaction that takes outputs of a batch back and is under way, by batch id.
     Settlement,
+    /// Commitments of counterparties that are not revoked, by channel id and txid.
+    Revocable,
+    /// Revoked states that a tower is to hear of, by number.
+    Revealed,
+    /// The number of the next of them.
+    RevealedNext,
+    /// Towers that guard this node, by their keys.
+    Guarding,
+    /// Where towers pay what they take back, by channel id.
+    TowerSweep,
+    /// A tower's clients, by their keys.
+    TowerClient,
+    /// Their channels, by the client's number and tag.
+    TowerChannel,
+    /// Locators of appointments that came together, by the first one's number.
+    TowerPage,
+    /// Sealed remedies of appointments, by number.
+    TowerBlob,
+    /// Breaches that a tower answers, by txid of the commitment.
+    TowerBreach,
+    /// What else a tower remembers, by name.
+    TowerMeta,
     /// Monitors that the next start leaves out, by monitor name.
     DeadMonitor,
     /// Withdrawals and deposits, by swap id.
@@ -133,6 +155,17 @@ impl Table {
             Table::Settlement => "settlement",
             Table::Swap => "swap",
             Table::SwapSeen => "swap-seen",
+            Table::Revocable => "revocable",
+            Table::Revealed => "revealed",
+            Table::RevealedNext => "revealed-next",
+            Table::Guarding => "guarding",
+            Table::TowerSweep => "tower-sweep",
+            Table::TowerClient => "tower-client",
+            Table::TowerChannel => "tower-channel",
+            Table::TowerPage => "tower-page",
+            Table::TowerBlob => "tower-blob",
+            Table::TowerBreach => "tower-breach",
+            Table::TowerMeta => "tower-meta",
             Table::DeadMonitor => "dead-monitor",
         }
     }

@@ -10,6 +10,7 @@ use proto::v1::channels_client::ChannelsClient;
 use proto::v1::events_client::EventsClient;
 use proto::v1::node_client::NodeClient;
 use proto::v1::payments_client::PaymentsClient;
+use proto::v1::tower_client::TowerClient;
 use proto::v1::wallet_client::WalletClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -115,6 +116,11 @@ impl Client {
     /// The service `Payments`.
     pub fn payments(&self) -> PaymentsClient<Guarded> {
         PaymentsClient::new(self.guarded())
+    }
+
+    /// The service `Tower`.
+    pub fn tower(&self) -> TowerClient<Guarded> {
+        TowerClient::new(self.guarded())
     }
 
     /// The service `Wallet`.

@@ -13,12 +13,14 @@ mod node;
 mod output;
 mod parse;
 mod target;
+mod tower;
 mod verbs;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use args::tower::{TowerArgs, TowerVerb};
 use args::{Cli, Verb};
 use error::CliError;
 
@@ -35,7 +37,9 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), CliError> {
     // A client waits for one answer; only the nodes need more threads.
     let mut builder = match cli.verb {
-        Verb::Node(_) | Verb::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Node(_) | Verb::Dev(_) | Verb::Tower(TowerArgs { verb: None, .. }) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder
@@ -46,6 +50,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
         match cli.verb {
             Verb::Node(args) => node::run(args, cli.global).await,
             Verb::Dev(args) => dev::run(args, cli.global).await,
+            Verb::Tower(args) => match &args.verb {
+                None => tower::run(args, cli.global).await,
+                Some(TowerVerb::Init(words)) => tower::make(words, &args.settings, &cli.global),
+                Some(_) => verbs::run(Verb::Tower(args), &cli.global).await,
+            },
             verb => verbs::run(verb, &cli.global).await,
         }
     })

@@ -1,6 +1,6 @@
 //! `tributary node`: starts a node from its configuration, or makes its seed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitcoin::Network;
@@ -12,7 +12,7 @@ use node::runtime::telemetry;
 use zeroize::Zeroizing;
 
 use crate::args::Global;
-use crate::args::run::{NetworkArg, NodeArgs, NodeSettings, NodeVerb};
+use crate::args::run::{InitArgs, NetworkArg, NodeArgs, NodeSettings, NodeVerb};
 use crate::error::CliError;
 
 /// The configuration file looked for in the data directory.
@@ -24,15 +24,13 @@ const PASSWORD_MIN: usize = 8;
 pub async fn run(args: NodeArgs, global: Global) -> Result<(), CliError> {
     let config = configuration(&args.settings, &global)?;
     match args.verb {
-        Some(NodeVerb::Init { mnemonic_file, words }) => {
-            init(&config, &args.settings, mnemonic_file.as_deref(), &words, global.json)
-        }
+        Some(NodeVerb::Init(words)) => init(&config, &args.settings, &words, global.json),
         None => serve(config, &args.settings).await,
     }
 }
 
 /// The file, then what the command line puts over it.
-fn configuration(settings: &NodeSettings, global: &Global) -> Result<Config, CliError> {
+pub fn configuration(settings: &NodeSettings, global: &Global) -> Result<Config, CliError> {
     let implied = global.data_dir.as_ref().map(|dir| dir.join(CONFIG_FILE));
     let file: Option<PathBuf> =
         settings.config.clone().or_else(|| implied.filter(|file| file.is_file()));
@@ -77,13 +75,13 @@ fn configuration(settings: &NodeSettings, global: &Global) -> Result<Config, Cli
     Ok(config)
 }
 
-fn init(
+pub fn init(
     config: &Config,
     settings: &NodeSettings,
-    mnemonic_file: Option<&Path>,
-    words: &str,
+    args: &InitArgs,
     json: bool,
 ) -> Result<(), CliError> {
+    let InitArgs { mnemonic_file, words } = args;
     let dir = config.data_dir();
     if Keys::exist_in(&dir) {
         return Err(CliError::Failed(format!(
@@ -182,17 +180,20 @@ fn referenced_password(
     reference.map(|reference| reference.resolve().map_err(failed)).transpose()
 }
 
-async fn serve(config: Config, settings: &NodeSettings) -> Result<(), CliError> {
-    telemetry::start(&config.log, log_format(&config));
-    let dir = config.data_dir();
-    let password = match referenced_password(&config, settings)? {
+/// Opens the sealed seed.
+pub fn unlock(config: &Config, settings: &NodeSettings) -> Result<Keys, CliError> {
+    let password = match referenced_password(config, settings)? {
         Some(password) => password,
         None => rpassword::prompt_password("Password: ").map(Zeroizing::new).map_err(|error| {
             CliError::Failed(format!("cannot ask for the password: {error}; give --password-file"))
         })?,
     };
-    let keys = Keys::unlock(&dir, config.network, &password).map_err(failed)?;
-    drop(password);
+    Keys::unlock(&config.data_dir(), config.network, &password).map_err(failed)
+}
+
+async fn serve(config: Config, settings: &NodeSettings) -> Result<(), CliError> {
+    telemetry::start(&config.log, log_format(&config));
+    let keys = unlock(&config, settings)?;
     let environment = Environment::production(&config).await.map_err(failed)?;
     let node = Node::start(config, Arc::new(keys), environment).await.map_err(failed)?;
     let failure = tokio::select! {
@@ -209,7 +210,7 @@ async fn serve(config: Config, settings: &NodeSettings) -> Result<(), CliError> 
 }
 
 /// Ctrl-C, or the polite signal of a service manager.
-async fn asked_to_stop() {
+pub async fn asked_to_stop() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -224,13 +225,13 @@ async fn asked_to_stop() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-fn log_format(config: &Config) -> telemetry::LogFormat {
+pub fn log_format(config: &Config) -> telemetry::LogFormat {
     match config.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> CliError {
+pub fn failed(error: impl std::fmt::Display) -> CliError {
     CliError::Failed(error.to_string())
 }

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use faucet::FundError;
+pub(crate) use rules::check_spends;
 
 use self::accept::{Pool, Refusal};
 use self::faucet::Faucet;

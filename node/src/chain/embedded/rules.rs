@@ -124,19 +124,25 @@ pub(crate) fn check_values(
 
 /// Runs Bitcoin Core's interpreter over every input; `Err` is the first failing input.
 pub(crate) fn check_scripts(tx: &Transaction, coins: &[Coin]) -> Result<(), usize> {
+    let outputs: Vec<&TxOut> = coins.iter().map(|coin| &coin.output).collect();
+    check_spends(tx, &outputs)
+}
+
+/// As [`check_scripts`], for inputs of which only the outputs that they spend are known.
+pub(crate) fn check_spends(tx: &Transaction, outputs: &[&TxOut]) -> Result<(), usize> {
     let raw = serialize(tx);
-    let spent: Vec<Utxo> = coins
+    let spent: Vec<Utxo> = outputs
         .iter()
-        .map(|coin| Utxo {
-            script_pubkey: coin.output.script_pubkey.as_bytes().as_ptr(),
-            script_pubkey_len: coin.output.script_pubkey.len() as u32,
-            value: coin.output.value.to_sat() as i64,
+        .map(|output| Utxo {
+            script_pubkey: output.script_pubkey.as_bytes().as_ptr(),
+            script_pubkey_len: output.script_pubkey.len() as u32,
+            value: output.value.to_sat() as i64,
         })
         .collect();
-    for (index, coin) in coins.iter().enumerate() {
+    for (index, output) in outputs.iter().enumerate() {
         verify_with_flags(
-            coin.output.script_pubkey.as_bytes(),
-            coin.output.value.to_sat(),
+            output.script_pubkey.as_bytes(),
+            output.value.to_sat(),
             &raw,
             Some(&spent),
             index,

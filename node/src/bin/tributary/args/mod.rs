@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod run;
+pub mod tower;
 
 use std::path::PathBuf;
 
@@ -73,6 +74,8 @@ pub enum Verb {
     /// Join channel batches, and see what became of them
     #[command(subcommand)]
     Batch(BatchVerb),
+    /// Run a watchtower; or let one guard the node
+    Tower(tower::TowerArgs),
     /// Create an invoice
     Invoice(InvoiceArgs),
     /// List invoices, or show one
@@ -534,7 +537,7 @@ mod tests {
             panic!("{words}");
         };
         assert_eq!(args.settings.network, Some(NetworkArg::Signet));
-        assert!(matches!(args.verb, Some(NodeVerb::Init { words, .. }) if words == "12"));
+        assert!(matches!(args.verb, Some(NodeVerb::Init(init)) if init.words == "12"));
     }
 
     #[test]

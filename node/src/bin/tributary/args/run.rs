@@ -57,14 +57,18 @@ pub struct NodeSettings {
 #[allow(dead_code, reason = "read by the node's start")]
 pub enum NodeVerb {
     /// Make the seed of a new node, or restore it from its words
-    Init {
-        /// File with the words of an existing seed; new words are made and shown if absent
-        #[arg(long, value_name = "FILE", conflicts_with = "words")]
-        mnemonic_file: Option<PathBuf>,
-        /// Number of words of a new seed
-        #[arg(long, default_value = "24", value_parser = ["12", "24"])]
-        words: String,
-    },
+    Init(InitArgs),
+}
+
+/// `node init`, `tower init`
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// File with the words of an existing seed; new words are made and shown if absent
+    #[arg(long, value_name = "FILE", conflicts_with = "words")]
+    pub mnemonic_file: Option<PathBuf>,
+    /// Number of words of a new seed
+    #[arg(long, default_value = "24", value_parser = ["12", "24"])]
+    pub words: String,
 }
 
 /// A Bitcoin network.

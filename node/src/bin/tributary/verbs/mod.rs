@@ -8,6 +8,7 @@ mod invoices;
 mod node;
 mod payments;
 mod swaps;
+mod tower;
 mod wallet;
 
 use std::future::Future;
@@ -15,6 +16,7 @@ use std::future::Future;
 use clap::CommandFactory;
 use tonic::{Response, Status};
 
+use crate::args::tower::TowerVerb;
 use crate::args::{BatchVerb, Cli, Global, Verb};
 use crate::client::Client;
 use crate::error::CliError;
@@ -57,6 +59,12 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Stop(args) => node::stop(client, out, &args).await,
         Verb::Channel(verb) => channels::run(verb, client, out).await,
         Verb::Batch(verb) => batches::run(verb, client, out).await,
+        Verb::Tower(args) => match args.verb {
+            Some(TowerVerb::Add(args)) => tower::add(client, out, args).await,
+            Some(TowerVerb::List) => tower::list(client, out).await,
+            Some(TowerVerb::Remove(args)) => tower::remove(client, out, args).await,
+            Some(TowerVerb::Init(_)) | None => unreachable!("main takes them"),
+        },
         Verb::Invoice(args) => invoices::create(client, out, args).await,
         Verb::Invoices(args) => invoices::list(client, out, &args).await,
         Verb::Offer(args) => invoices::offer(client, out, args).await,

@@ -34,6 +34,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
         channels: Arc::clone(&node.channels),
         batches: Arc::clone(&node.batches),
         swaps: Arc::clone(&node.swaps),
+        towers: Arc::clone(&node.towers),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),

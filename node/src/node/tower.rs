@@ -1,0 +1,270 @@
+//! A tower as a process of its own: store, chain, doors. The same parts run inside a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{Amount, FeeRate};
+use channel_contracts::tower::TowerPolicy;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::chain::ChainError;
+use crate::chain::fees::{FEERATE_CEILING, FeeEstimates};
+use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
+use crate::config::{Config, TowerConfig};
+use crate::environment::{Committing, Environment};
+use crate::keys::Keys;
+use crate::rpc::{open_tower, watchtower};
+use crate::runtime::Tasks;
+use crate::store::{Committer, StoreError};
+use crate::tower::server::{Guard, GuardParts, Ledger, Tower, TowerParts};
+
+/// How often the tower tidies up.
+const TIDY: Duration = Duration::from_secs(1);
+/// Blocks for which a client's appointments are kept when its subscription is over.
+const GRACE: u32 = 1_008;
+
+/// Why a tower does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartTowerError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The chain source.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// An address of a door.
+    #[error(
+        "cannot serve clients on {address}: {source}; is another tower running there? Set tower.listen"
+    )]
+    CannotListen {
+        /// It.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread.
+    #[error("the operating system gives no thread: {0}")]
+    Thread(std::io::Error),
+    /// It was told to stop while starting.
+    #[error("stopped while starting")]
+    Stopped,
+}
+
+/// What a tower in a node or alone is made from.
+pub struct Surroundings<'a> {
+    /// What it takes and gives.
+    pub config: &'a TowerConfig,
+    /// Its identity.
+    pub keys: &'a Keys,
+    /// Its seams.
+    pub environment: &'a Environment,
+    /// The way to the store.
+    pub committer: Committer,
+    /// What answers pay.
+    pub fees: FeeEstimates,
+}
+
+/// A tower, and the eye that must see every block.
+pub type Assembled = (Arc<Tower>, Arc<Guard>);
+
+/// Reads what a tower has promised, and puts it together. It hears of the chain once its guard is
+/// among the follower's listeners.
+///
+/// # Errors
+///
+/// If the store cannot be read.
+pub fn assemble(around: Surroundings<'_>) -> Result<Assembled, StoreError> {
+    let Surroundings { config, keys, environment, committer, fees } = around;
+    let ledger = Arc::new(Ledger::open(committer.clone())?);
+    let sat_per_vb = config.feerate_max_sat_per_vb;
+    let guard = Arc::new(Guard::open(GuardParts {
+        ledger: Arc::clone(&ledger),
+        committer: committer.clone(),
+        chain: Arc::clone(&environment.chain),
+        broadcaster: Arc::clone(&environment.broadcaster),
+        fees,
+        feerate_max: FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING),
+        mempool_every: Duration::from_millis(config.mempool_poll_ms),
+    })?);
+    let tower = Arc::new(Tower::new(TowerParts {
+        secret: keys.tower_secrets().identity(),
+        policy: policy(config),
+        clients_max: config.clients_max,
+        committer,
+        ledger,
+        guard: Arc::clone(&guard),
+    }));
+    Ok((tower, guard))
+}
+
+/// Lets a tower look at the chain and clients in, until the stop signal of `tasks`. Returns where
+/// its doors are, with real ports: its own, and that of the open protocol.
+///
+/// # Errors
+///
+/// [`StartTowerError::CannotListen`].
+pub async fn open_doors(
+    config: &TowerConfig,
+    tower: &Arc<Tower>,
+    guard: &Arc<Guard>,
+    tasks: &Tasks,
+) -> Result<(String, String), StartTowerError> {
+    tasks.spawn("tower guard", Arc::clone(guard).run(tasks.clone()));
+    tasks.spawn("tower housekeeping", keep_house(Arc::clone(tower), tasks.clone()));
+    let mut own = String::new();
+    if let Some((listener, address)) = bind(&config.listen).await? {
+        watchtower::serve(Arc::clone(tower), listener, tasks);
+        own = address;
+    }
+    let mut open = String::new();
+    if let Some((listener, address)) = bind(&config.open_listen).await? {
+        open_tower::serve(Arc::clone(tower), listener, tasks);
+        open = address;
+    }
+    Ok((own, open))
+}
+
+/// The tower in a node, if its configuration asks for one.
+///
+/// # Errors
+///
+/// If the store cannot be read.
+pub(super) fn embedded(
+    config: &Config,
+    keys: &Keys,
+    environment: &Environment,
+    committer: &Committer,
+    fees: &FeeEstimates,
+) -> Result<Option<Assembled>, StoreError> {
+    if config.tower.listen.is_empty() && config.tower.open_listen.is_empty() {
+        return Ok(None);
+    }
+    let (committer, fees) = (committer.clone(), fees.clone());
+    let config = &config.tower;
+    assemble(Surroundings { config, keys, environment, committer, fees }).map(Some)
+}
+
+/// A running tower.
+pub struct TowerProcess {
+    /// The tower.
+    pub tower: Arc<Tower>,
+    /// The way to the store.
+    pub committer: Committer,
+    /// How far the chain was followed.
+    pub sync: watch::Receiver<SyncState>,
+    /// Where clients reach it; empty if it serves none.
+    pub address: String,
+    /// Where clients of the open tower protocol reach it; empty if it serves none.
+    pub open_address: String,
+    tasks: Tasks,
+}
+
+impl TowerProcess {
+    /// Starts a tower.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartTowerError`].
+    pub async fn start(
+        config: &Config,
+        keys: &Keys,
+        environment: Environment,
+    ) -> Result<Self, StartTowerError> {
+        let tasks = Tasks::new();
+        let committer = Committer::new(Arc::clone(&environment.store));
+        let cycle = Tasks::new();
+        match environment.committing {
+            Committing::Thread => drop(committer.run_thread().map_err(StartTowerError::Thread)?),
+            Committing::Inline => cycle.spawn("commit", committer.clone().run_task()),
+        }
+        let started = Self::assemble(config, keys, environment, committer.clone(), &tasks).await;
+        if started.is_err() {
+            tasks.stop().await;
+            committer.stop();
+            committer.stopped().await;
+        }
+        started
+    }
+
+    async fn assemble(
+        config: &Config,
+        keys: &Keys,
+        environment: Environment,
+        committer: Committer,
+        tasks: &Tasks,
+    ) -> Result<Self, StartTowerError> {
+        let fees = FeeEstimates::new(Arc::clone(&environment.fees));
+        if let Err(error) = fees.refresh().await {
+            tracing::warn!(%error, "no feerates yet; cautious ones stand in");
+        }
+        let (tower, guard) = assemble(Surroundings {
+            config: &config.tower,
+            keys,
+            environment: &environment,
+            committer: committer.clone(),
+            fees: fees.clone(),
+        })?;
+        let mut follower = Follower::new(
+            Arc::clone(&environment.chain),
+            Arc::clone(&environment.clock),
+            FollowerConfig::default(),
+        );
+        let listeners = vec![Arc::clone(&guard) as Arc<dyn ChainListener>];
+        let caught_up = follower.catch_up(&listeners, &tasks.stop_signal()).await;
+        caught_up.ok_or(StartTowerError::Stopped)?;
+        let sync = follower.subscribe();
+        tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
+        tasks.spawn("fees", fees.run(sync.clone(), tasks.stop_signal()));
+        let (address, open_address) = open_doors(&config.tower, &tower, &guard, tasks).await?;
+        tracing::info!(tower = %tower.key(), address, open_address, "tower started");
+        Ok(Self { tower, committer, sync, address, open_address, tasks: tasks.clone() })
+    }
+
+    /// Stops it: what was answered is durable.
+    pub async fn stop(self) {
+        self.tasks.stop().await;
+        self.committer.stop();
+        self.committer.stopped().await;
+    }
+}
+
+fn policy(config: &TowerConfig) -> TowerPolicy {
+    TowerPolicy {
+        trusted: config.takes_trusted,
+        appointments_max: config.appointments_max,
+        registration_blocks: config.registration_blocks,
+        fee_budget: None::<Amount>,
+        ..TowerPolicy::default()
+    }
+}
+
+async fn bind(address: &str) -> Result<Option<(TcpListener, String)>, StartTowerError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let failed = |source| StartTowerError::CannotListen { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let real = listener.local_addr().map_err(failed)?.to_string();
+    Ok(Some((listener, real)))
+}
+
+/// Voids what is over, and tidies up, a little at a time.
+async fn keep_house(tower: Arc<Tower>, tasks: Tasks) {
+    let mut expired_at = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = tasks.stopped() => return,
+            () = tokio::time::sleep(TIDY) => {}
+        }
+        let best = tower.guard().height();
+        if best != expired_at {
+            let _voided_again_after_a_crash = tower.ledger().expire(best, GRACE);
+            expired_at = best;
+        }
+        if let Err(error) = tower.ledger().tidy() {
+            return tracing::error!(%error, "tower cannot tidy up");
+        }
+    }
+}

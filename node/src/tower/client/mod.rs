@@ -1,0 +1,19 @@
+//! What this node hands to towers of its choice.
+//!
+//! Everything that is revealed waits in one durable outbox, `lightning/justice`. Each tower has a
+//! place in it and a task that brings it forward: it makes the appointments in the form that this
+//! tower wants, sends them in order, checks the receipts, and notes how far it came. A tower that
+//! is slow or gone holds up nobody but its own place; what the slowest one has is forgotten.
+//!
+//! - `service.rs`: the towers, their tasks, what the operator sees.
+//! - `record.rs`: what the store has of them. `make.rs`: appointments for one tower.
+//! - `link.rs`: the way to a tower, a seam: gRPC, or a tower in this process.
+
+mod link;
+mod make;
+mod record;
+mod service;
+
+pub use link::{LinkFailure, Registration, Terms, TowerLink, TowerLinks};
+pub use record::TowerRecord;
+pub use service::{AddTowerError, GuardView, Parts, RemoveTowerError, Towers};

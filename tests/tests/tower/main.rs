@@ -1,0 +1,18 @@
+//! A watchtower that answers for a node that sleeps, on ordinary channels and in batches.
+//!
+//! Scenarios run on the embedded chain and on a bitcoind.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod breach;
+mod delivery;
+mod stage;
+
+tests::scenarios! {
+    breach::a_blind_tower_takes_a_revoked_commitment_with_htlcs
+    breach::a_trusted_tower_takes_a_revoked_commitment_with_htlcs
+    breach::a_trusted_tower_takes_what_went_on_to_a_second_stage
+    breach::a_tower_that_slept_answers_when_it_wakes
+    breach::a_reorg_of_the_answer_is_answered_again
+    delivery::a_tower_that_was_away_has_everything_in_the_end
+    delivery::two_towers_each_have_their_own_place
+}
