@@ -7,5 +7,6 @@
 
 #[cfg(feature = "live")]
 pub mod live;
+pub mod model;
 pub mod random;
 pub mod topology;

@@ -1,0 +1,4 @@
+//! The model engine.
+
+pub mod graph;
+pub mod router;
