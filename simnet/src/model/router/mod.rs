@@ -30,7 +30,7 @@ use crate::topology::Node;
 pub const FORBIDDEN: u32 = u32::MAX;
 
 /// Nodes by which a kept search grows for one payment.
-const GROWTH: usize = 192;
+const GROWTH: usize = 64;
 
 /// How often a route is sought anew because fees made it too much for one of its edges.
 const REPAIRS_MAX: usize = 8;
@@ -79,7 +79,7 @@ impl Router {
     /// A router that keeps searches in up to `search_bytes`.
     ///
     /// `usual_amounts_msat` are amounts that come again and again: for them the estimate is
-    /// exact. Others are sorted into classes of a factor of two.
+    /// exact. Others are sorted into classes, four to each factor of two.
     pub fn new(
         graph: &Graph,
         terms: CostTerms,
@@ -156,8 +156,8 @@ impl Router {
         if let Some(place) = self.classes.iter().position(fits) {
             return place;
         }
-        let least = 1 << amount_msat.max(1).ilog2();
-        self.classes.push(Class::new(graph, &self.terms, least, least + (least - 1)));
+        let (least, most) = class_of(amount_msat);
+        self.classes.push(Class::new(graph, &self.terms, least, most));
         self.classes.len() - 1
     }
 
@@ -204,6 +204,13 @@ impl Router {
         }
         true
     }
+}
+
+/// The class of an amount: four to each factor of two, so that bounds are close.
+fn class_of(amount_msat: u64) -> (u64, u64) {
+    let width = 1 << amount_msat.max(1).ilog2().saturating_sub(2);
+    let least = amount_msat / width * width;
+    (least, least + (width - 1))
 }
 
 /// Fills in what each hop locks; tells which edge is too narrow for that.
