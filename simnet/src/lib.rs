@@ -9,4 +9,6 @@
 pub mod live;
 pub mod model;
 pub mod random;
+pub mod scenario;
 pub mod topology;
+pub mod workload;
