@@ -9,6 +9,8 @@
 pub mod live;
 pub mod model;
 pub mod random;
+pub mod report;
 pub mod scenario;
+pub mod stats;
 pub mod topology;
 pub mod workload;

@@ -130,6 +130,7 @@ impl Scenario {
         }
         not_negative("measure.warm_up_s", self.measure.warm_up_s)?;
         positive("measure.sample_s", self.measure.sample_s)?;
+        not_negative("measure.until_s", self.measure.until_s)?;
         if self.measure.batches < 2 {
             let why = "an interval needs two means at least";
             return refuse("measure.batches", self.measure.batches, why);

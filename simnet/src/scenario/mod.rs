@@ -309,10 +309,12 @@ pub struct MeasureSpec {
     pub sample_s: f64,
     /// Stretches of time whose means make a confidence interval.
     pub batches: u32,
+    /// The run goes on at least so long.
+    pub until_s: f64,
 }
 
 impl Default for MeasureSpec {
     fn default() -> Self {
-        Self { warm_up_s: 0.0, sample_s: 1.0, batches: 20 }
+        Self { warm_up_s: 0.0, sample_s: 1.0, batches: 20, until_s: 0.0 }
     }
 }
