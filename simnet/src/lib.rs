@@ -5,6 +5,7 @@
 //! `workload`, and put what happened into `report`'s recorder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bench;
 #[cfg(feature = "live")]
 pub mod live;
 pub mod model;
