@@ -11,6 +11,7 @@ pub mod live;
 pub mod model;
 pub mod random;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod stats;
 pub mod topology;
