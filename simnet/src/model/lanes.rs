@@ -159,6 +159,7 @@ impl Lanes {
     }
 
     /// Everything in all channels, msat: never changes.
+    #[cfg(test)]
     pub fn total_msat(&self) -> u64 {
         self.balance_msat.iter().chain(&self.pending_msat).sum()
     }

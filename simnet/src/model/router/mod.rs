@@ -5,25 +5,21 @@
 //! plus the sender's penalties. Fees of fees are left out of the cost, and of nothing else: what
 //! a hop is paid is computed from the receiver backwards, to the millisatoshi.
 //!
-//! Within that the route found is the cheapest, not an approximation. Two searches share the
-//! work: one from the receiver, over costs that no sender can undercut, is kept and grows from
-//! payment to payment (`reverse.rs`); one from the sender, over its own costs, is drawn to the
-//! receiver by the first and ends when nothing open can be cheaper than what it has.
-//!
-//! Source: Hart, Nilsson, Raphael, "A Formal Basis for the Heuristic Determination of Minimum
-//! Cost Paths" (1968).
+//! Within that the route found is the cheapest, not an approximation. A search from the receiver,
+//! over costs that no sender can undercut, is kept and grows from payment to payment
+//! (`reverse.rs`). It draws a search from the sender, over the sender's own costs, straight to
+//! the receiver; where penalties are in the way, a third search from the receiver over these
+//! costs meets the second (`both.rs`).
 
+mod both;
 pub mod cost;
 mod reverse;
 
-use std::cmp::Reverse as Least;
-use std::collections::BinaryHeap;
-
+use both::{Both, Costs, Rest};
 pub use cost::CostTerms;
-use cost::UNUSABLE;
-use reverse::{Class, Search, Searches};
+use reverse::{Class, Searches};
 
-use crate::model::graph::{EdgeId, Graph, NO_EDGE};
+use crate::model::graph::{EdgeId, Graph};
 use crate::topology::Node;
 
 /// A penalty that forbids an edge.
@@ -66,11 +62,7 @@ pub struct Router {
     terms: CostTerms,
     classes: Vec<Class>,
     searches: Searches,
-    best: Vec<u64>,
-    via: Vec<EdgeId>,
-    seen: Vec<u32>,
-    stamp: u32,
-    open: BinaryHeap<Least<(u64, Node)>>,
+    both: Both,
     penalties: Vec<u32>,
     penalised: Vec<EdgeId>,
 }
@@ -95,11 +87,7 @@ impl Router {
             terms,
             classes,
             searches: Searches::new(nodes, search_bytes),
-            best: vec![0; nodes],
-            via: vec![NO_EDGE; nodes],
-            seen: vec![0; nodes],
-            stamp: 0,
-            open: BinaryHeap::new(),
+            both: Both::new(nodes),
             penalties: vec![0; graph.edges().len()],
             penalised: Vec::new(),
         }
@@ -173,32 +161,21 @@ impl Router {
         let search = self.searches.get(graph.nodes(), ask.to, class_place as u32);
         search.grow(graph, class, GROWTH, ask.from);
         let costs = Costs { graph, terms: &self.terms, class, penalties: &self.penalties, ask };
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.stamp == 0 {
-            self.seen.fill(0);
-            self.stamp = 1;
-        }
-        let mut forward = Forward {
-            best: &mut self.best,
-            via: &mut self.via,
-            seen: &mut self.seen,
-            stamp: self.stamp,
-            open: &mut self.open,
-            limit: u64::MAX,
-        };
-        forward.begin(&costs, search, knowledge);
-        let Some(meeting) = forward.run(&costs, search) else { return false };
+        let Some(meeting) = self.both.run(&costs, search, knowledge) else { return false };
         route.clear();
-        let mut node = meeting;
+        let mut node = meeting.node;
         while node != ask.from {
-            let edge = forward.via[node as usize];
+            let edge = self.both.forward.via(node);
             route.push(Hop { edge, amount_msat: 0 });
             node = graph.source(edge);
         }
         route.reverse();
-        let mut node = meeting;
+        let mut node = meeting.node;
         while node != ask.to {
-            let edge = search.next(node);
+            let edge = match meeting.rest {
+                Rest::Kept => search.next(node),
+                Rest::Backward => self.both.backward.via(node),
+            };
             route.push(Hop { edge, amount_msat: 0 });
             node = graph.edge(edge).target;
         }
@@ -233,131 +210,6 @@ fn too_narrow(
     }
     let first = route.first()?.edge;
     (knowledge.spendable_msat(graph, first) < amount_msat).then_some(first)
-}
-
-/// The sender's costs.
-struct Costs<'a> {
-    graph: &'a Graph,
-    terms: &'a CostTerms,
-    class: &'a Class,
-    penalties: &'a [u32],
-    ask: &'a Ask,
-}
-
-impl Costs<'_> {
-    /// The cost of an edge that is not the sender's own, if it can be used.
-    fn of(&self, edge: EdgeId) -> Option<u64> {
-        let bound = self.class.outgoing[edge as usize];
-        let penalty = self.penalties[edge as usize];
-        if bound == UNUSABLE || penalty == FORBIDDEN {
-            return None;
-        }
-        let amount = self.ask.amount_msat;
-        let cost = if self.class.is_exact() && bound < UNUSABLE - 1 {
-            u64::from(bound)
-        } else {
-            let edge = self.graph.edge(edge);
-            edge.takes(amount).then(|| self.terms.of(edge, amount))?
-        };
-        Some(cost + u64::from(penalty))
-    }
-
-    /// The cost of following `search` from a settled `node`; none if that does not work.
-    fn along(&self, search: &Search, mut node: Node) -> Option<u64> {
-        let mut cost = 0_u64;
-        while node != self.ask.to {
-            if node == self.ask.from {
-                return None;
-            }
-            let edge = search.next(node);
-            cost = cost.saturating_add(self.of(edge)?);
-            node = self.graph.edge(edge).target;
-        }
-        Some(cost)
-    }
-}
-
-/// The search from the sender.
-struct Forward<'a> {
-    best: &'a mut [u64],
-    via: &'a mut [EdgeId],
-    seen: &'a mut [u32],
-    stamp: u32,
-    open: &'a mut BinaryHeap<Least<(u64, Node)>>,
-    /// The cost of the best route known.
-    limit: u64,
-}
-
-impl Forward<'_> {
-    /// Opens the sender's neighbours: its own hops take no fee.
-    fn begin(&mut self, costs: &Costs<'_>, search: &Search, knowledge: &impl Knowledge) {
-        self.open.clear();
-        self.reach(costs.ask.from, 0, NO_EDGE);
-        for edge in costs.graph.outgoing(costs.ask.from) {
-            let penalty = costs.penalties[edge as usize];
-            let amount = costs.ask.amount_msat;
-            if penalty != FORBIDDEN
-                && costs.graph.edge(edge).takes(amount)
-                && knowledge.spendable_msat(costs.graph, edge) >= amount
-            {
-                let cost = costs.terms.own_hop() + u64::from(penalty);
-                self.open(costs.graph.edge(edge).target, cost, edge, search);
-            }
-        }
-    }
-
-    fn reach(&mut self, node: Node, cost: u64, via: EdgeId) {
-        self.best[node as usize] = cost;
-        self.via[node as usize] = via;
-        self.seen[node as usize] = self.stamp;
-    }
-
-    fn open(&mut self, node: Node, cost: u64, via: EdgeId, search: &Search) {
-        let rest = search.at_least(node);
-        let at_least = cost.saturating_add(u64::from(rest));
-        let worse = self.seen[node as usize] == self.stamp && self.best[node as usize] <= cost;
-        if !worse && rest != UNUSABLE && at_least < self.limit {
-            self.reach(node, cost, via);
-            self.open.push(Least((at_least, node)));
-        }
-    }
-
-    /// Runs until nothing open can be cheaper. Returns the node from which the route follows
-    /// the receiver's search.
-    fn run(&mut self, costs: &Costs<'_>, search: &Search) -> Option<Node> {
-        let mut meeting = None;
-        while let Some(Least((at_least, node))) = self.open.pop() {
-            if at_least >= self.limit {
-                break;
-            }
-            let cost = self.best[node as usize];
-            if at_least > cost.saturating_add(u64::from(search.at_least(node))) {
-                // It was reached more cheaply since.
-                continue;
-            }
-            if search.settled(node).is_some()
-                && let Some(rest) = costs.along(search, node)
-                && cost.saturating_add(rest) < self.limit
-            {
-                self.limit = cost.saturating_add(rest);
-                meeting = Some(node);
-                if self.limit == at_least {
-                    break;
-                }
-            }
-            for edge in costs.graph.outgoing(node) {
-                let target = costs.graph.edge(edge).target;
-                let bound = u64::from(costs.class.outgoing[edge as usize]);
-                // What cannot help even by the lower bound needs no closer look.
-                let hopeless = self.seen[target as usize] == self.stamp
-                    && self.best[target as usize] <= cost + bound;
-                if !hopeless && let Some(more) = costs.of(edge) {
-                    self.open(target, cost.saturating_add(more), edge, search);
-                }
-            }
-        }
-        meeting
-    }
 }
 
 #[cfg(test)]
