@@ -83,7 +83,7 @@ impl World {
 
     fn feerate_sat_per_vb(&self, usual: u64, now_us: u64) -> u64 {
         let active = self.spikes.iter().filter(|(from, to, _)| (*from..*to).contains(&now_us));
-        active.map(|(_, _, rate)| *rate).max().unwrap_or(usual)
+        active.map(|(_, _, rate)| *rate).fold(usual, u64::max)
     }
 }
 

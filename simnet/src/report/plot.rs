@@ -171,7 +171,12 @@ pub fn number(value: f64) -> String {
         size if size >= 1e9 => short(value / 1e9, "G"),
         size if size >= 1e6 => short(value / 1e6, "M"),
         size if size >= 1e4 => short(value / 1e3, "k"),
-        _ => short(value, ""),
+        size if size >= 0.1 || size == 0.0 => short(value, ""),
+        size if size >= 1e-4 => {
+            let text = format!("{value:.6}");
+            text.trim_end_matches('0').to_owned()
+        }
+        _ => format!("{value:.1e}"),
     }
 }
 
@@ -186,8 +191,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let texts = [0.0, 0.25, 1_500.0, 25_000.0, 3.2e6, 7e9].map(number);
-        assert_eq!(texts, ["0", "0.25", "1500", "25k", "3.2M", "7G"]);
+        let texts = [0.0, 0.0016, 2e-7, 0.25, 1_500.0, 25_000.0, 3.2e6, 7e9].map(number);
+        assert_eq!(texts, ["0", "0.0016", "2.0e-7", "0.25", "1500", "25k", "3.2M", "7G"]);
     }
 
     #[test]
