@@ -66,6 +66,8 @@ pub struct Graph {
     incoming: Vec<Incoming>,
     edge_of_lane: Vec<EdgeId>,
     sources: Vec<Node>,
+    /// The ends of edges once more, close together: searches look at many and use few.
+    targets: Vec<Node>,
 }
 
 impl Graph {
@@ -109,7 +111,8 @@ impl Graph {
             incoming[*place as usize] = Incoming { source: *source, edge: id };
             *place += 1;
         }
-        Self { outgoing_start, edges, incoming_start, incoming, edge_of_lane, sources }
+        let targets = edges.iter().map(|edge| edge.target).collect();
+        Self { outgoing_start, edges, incoming_start, incoming, edge_of_lane, sources, targets }
     }
 
     /// How many nodes.
@@ -130,6 +133,11 @@ impl Graph {
     /// The node an edge starts at.
     pub fn source(&self, edge: EdgeId) -> Node {
         self.sources[edge as usize]
+    }
+
+    /// The node an edge ends at.
+    pub fn target(&self, edge: EdgeId) -> Node {
+        self.targets[edge as usize]
     }
 
     /// The edge of a lane, if it is in use.
@@ -163,7 +171,7 @@ impl Graph {
     /// Bytes it takes.
     pub fn bytes(nodes: usize, channels: usize) -> u64 {
         let lanes = channels as u64 * 2;
-        let edge = size_of::<Edge>() + size_of::<Incoming>() + size_of::<EdgeId>() * 2;
+        let edge = size_of::<Edge>() + size_of::<Incoming>() + size_of::<EdgeId>() * 3;
         lanes * edge as u64 + nodes as u64 * 8
     }
 }

@@ -54,7 +54,7 @@ impl Costs<'_> {
             }
             let edge = search.next(node);
             cost = cost.saturating_add(self.of(edge)?);
-            node = self.graph.edge(edge).target;
+            node = self.graph.target(edge);
         }
         Some(cost)
     }
@@ -76,48 +76,51 @@ pub(super) struct Meeting {
     pub rest: Rest,
 }
 
-/// One end's search; its lists are used again and again.
+/// How a node was reached.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    cost: u64,
+    via: EdgeId,
+    /// The search that it belongs to.
+    stamp: u32,
+}
+
+/// One end's search; its list is used again and again.
 pub(super) struct Side {
-    best: Vec<u64>,
-    via: Vec<EdgeId>,
-    seen: Vec<u32>,
+    reached: Vec<Reached>,
     stamp: u32,
     open: BinaryHeap<Least<(u64, Node)>>,
 }
 
 impl Side {
     fn new(nodes: usize) -> Self {
-        Self {
-            best: vec![0; nodes],
-            via: vec![NO_EDGE; nodes],
-            seen: vec![0; nodes],
-            stamp: 0,
-            open: BinaryHeap::new(),
-        }
+        let never = Reached { cost: 0, via: NO_EDGE, stamp: 0 };
+        Self { reached: vec![never; nodes], stamp: 0, open: BinaryHeap::new() }
     }
 
     fn begin(&mut self) {
         self.open.clear();
         self.stamp = self.stamp.wrapping_add(1);
         if self.stamp == 0 {
-            self.seen.fill(0);
+            for reached in &mut self.reached {
+                reached.stamp = 0;
+            }
             self.stamp = 1;
         }
     }
 
     /// The edge by which a node was reached.
     pub fn via(&self, node: Node) -> EdgeId {
-        self.via[node as usize]
+        self.reached[node as usize].via
     }
 
     fn best(&self, node: Node) -> Option<u64> {
-        (self.seen[node as usize] == self.stamp).then(|| self.best[node as usize])
+        let reached = &self.reached[node as usize];
+        (reached.stamp == self.stamp).then_some(reached.cost)
     }
 
     fn reach(&mut self, node: Node, cost: u64, via: EdgeId) {
-        self.best[node as usize] = cost;
-        self.via[node as usize] = via;
-        self.seen[node as usize] = self.stamp;
+        self.reached[node as usize] = Reached { cost, via, stamp: self.stamp };
     }
 
     /// The least key of what is open; none open, none less.
@@ -196,7 +199,7 @@ impl Both {
                 && knowledge.spendable_msat(costs.graph, edge) >= amount
             {
                 let cost = costs.terms.own_hop() + u64::from(penalty);
-                self.open_forward(costs.graph.edge(edge).target, cost, edge, search, 0);
+                self.open_forward(costs.graph.target(edge), cost, edge, search, 0);
             }
         }
     }
@@ -227,7 +230,7 @@ impl Both {
     /// Takes one node from the sender's side. Returns false once the best route is known.
     fn step_forward(&mut self, costs: &Costs<'_>, search: &Search, behind: u64) -> bool {
         let Some(Least((at_least, node))) = self.forward.open.pop() else { return true };
-        let cost = self.forward.best[node as usize];
+        let cost = self.forward.reached[node as usize].cost;
         if at_least > cost.saturating_add(u64::from(search.at_least(node))) {
             // It was reached more cheaply since.
             return true;
@@ -241,7 +244,7 @@ impl Both {
             }
         }
         for edge in costs.graph.outgoing(node) {
-            let target = costs.graph.edge(edge).target;
+            let target = costs.graph.target(edge);
             let bound = u64::from(costs.class.outgoing[edge as usize]);
             // What cannot help even by the lower bound needs no closer look.
             let hopeless = self.forward.best(target).is_some_and(|best| best <= cost + bound);
@@ -255,7 +258,7 @@ impl Both {
     /// Takes one node from the receiver's side.
     fn step_backward(&mut self, costs: &Costs<'_>, search: &Search, ahead: u64) {
         let Some(Least((more, node))) = self.backward.open.pop() else { return };
-        let cost = self.backward.best[node as usize];
+        let cost = self.backward.reached[node as usize].cost;
         if more > cost.saturating_sub(u64::from(search.at_least(node))) {
             return;
         }
