@@ -64,8 +64,17 @@ fn two_runs_are_compared_by_seed() {
     let path = scenario(folder.path(), "s.toml", GENERATED);
     let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for (name, setting) in [("a", "senders.attempts_max=1"), ("b", "senders.attempts_max=10")] {
-        let output =
-            simnet(&["run", &path, "--seeds", "4", "--set", setting, "--out", &out(name), "--quiet"]);
+        let output = simnet(&[
+            "run",
+            &path,
+            "--seeds",
+            "4",
+            "--set",
+            setting,
+            "--out",
+            &out(name),
+            "--quiet",
+        ]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let output = simnet(&["compare", &out("a"), &out("b"), "--json"]);

@@ -163,11 +163,8 @@ fn results_load_into_pandas_in_two_lines() {
                   csv = pandas.read_csv('payments.csv')\n\
                   assert payments.equals(csv), (payments.dtypes, csv.dtypes)\n\
                   print(len(payments), (payments.outcome == 'succeeded').mean())\n";
-    let output = Command::new(python)
-        .args(["-c", script])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(python).args(["-c", script]).current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "2000 1.0");
 }

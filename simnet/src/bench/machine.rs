@@ -41,8 +41,12 @@ impl Stopwatch {
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
     let after_name = text.rsplit(')').next().unwrap_or("");
-    let ticks: u64 =
-        after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
     Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND)
 }
 

@@ -62,10 +62,10 @@ pub fn measure_model(options: &Options) -> Result<Figures, BenchError> {
     let workload = Workload::new(&scenario, &topology, Path::new(""))?;
     let nodes_paying = topology.network.largest_strong_component().len() as u64;
     let watch = Stopwatch::start();
-    let recorder = Engine::new(&scenario, &topology, SEARCH_BYTES).run(workload, &Control::default());
+    let recorder =
+        Engine::new(&scenario, &topology, SEARCH_BYTES).run(workload, &Control::default());
     let cpu_seconds = watch.cpu().as_secs_f64().max(1e-3);
-    let identity =
-        Identity::new("bench", EngineName::Model, scenario.seed, BTreeMap::new());
+    let identity = Identity::new("bench", EngineName::Model, scenario.seed, BTreeMap::new());
     let summary = Summary::new(identity, &recorder, &scenario.measure);
     Ok(Figures {
         nodes: summary.nodes,

@@ -35,10 +35,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
 fn print(name: &str, figures: &Figures) {
     println!(
         "{name}: {:.0} payments per CPU second ({} payments of {} msat in {:.1} s)",
-        figures.payments_per_cpu_second,
-        figures.payments,
-        figures.amount_msat,
-        figures.cpu_seconds
+        figures.payments_per_cpu_second, figures.payments, figures.amount_msat, figures.cpu_seconds
     );
     println!(
         "  {} nodes ({} that can all pay each other), {} channels, {:.0} MB at most",

@@ -48,9 +48,10 @@ pub fn divergence(arguments: &PairArguments) -> Result<ExitCode, Failure> {
     let one = |summaries: Vec<Summary>, path: &std::path::Path| {
         let count = summaries.len();
         let mut summaries = summaries.into_iter();
-        summaries.next().filter(|_| count == 1).ok_or_else(|| {
-            format!("{} holds {count} runs; name one of them", path.display())
-        })
+        summaries
+            .next()
+            .filter(|_| count == 1)
+            .ok_or_else(|| format!("{} holds {count} runs; name one of them", path.display()))
     };
     let first = one(read_summaries(&arguments.first)?, &arguments.first)?;
     let second = one(read_summaries(&arguments.second)?, &arguments.second)?;

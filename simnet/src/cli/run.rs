@@ -123,7 +123,11 @@ fn report(arguments: &RunArguments, variants: &[Variant], done: &[Done]) -> Resu
         }
     }
     if done.len() < variants.len() {
-        eprintln!("simnet: {} of {} runs were left out", variants.len() - done.len(), variants.len());
+        eprintln!(
+            "simnet: {} of {} runs were left out",
+            variants.len() - done.len(),
+            variants.len()
+        );
     }
     if let Some(folder) = arguments.out.as_deref().filter(|_| !arguments.json && !done.is_empty()) {
         let first = if variants.len() > 1 { folder.join("run-1") } else { folder.to_owned() };
@@ -147,9 +151,9 @@ fn print(printed: &Printed<'_>) {
     );
     let line = |name: &str, estimate: Option<Estimate>, factor: f64, unit: &str| {
         if let Some(estimate) = estimate {
-            let half = estimate.half_width.map_or(String::new(), |half| {
-                format!(" ± {}", number(half * factor))
-            });
+            let half = estimate
+                .half_width
+                .map_or(String::new(), |half| format!(" ± {}", number(half * factor)));
             println!("  {name:<12}{}{half} {unit}", number(estimate.mean * factor));
         }
     };
@@ -167,7 +171,10 @@ fn print(printed: &Printed<'_>) {
             outcomes.map(|(name, count)| format!("{count} {}", name.replace('_', " "))).collect();
         println!("  {:<12}{}", "failed", outcomes.join(", "));
     }
-    println!("  {:<12}{:.0} payments per CPU second", "speed", printed.timing.payments_per_cpu_second);
+    println!(
+        "  {:<12}{:.0} payments per CPU second",
+        "speed", printed.timing.payments_per_cpu_second
+    );
 }
 
 /// Says whether a scenario could run.

@@ -74,7 +74,8 @@ impl Batches {
         let users = topology.users.len();
         let towers = (0..users).map(|_| random.below(1_000_000) < u64::from(spec.tower_ppm));
         let towers = towers.collect();
-        let hub = |user: usize| topology.network.channels[topology.user_channel_start + user].ends[0];
+        let hub =
+            |user: usize| topology.network.channels[topology.user_channel_start + user].ends[0];
         Self {
             spec,
             batches: Vec::new(),
@@ -278,7 +279,8 @@ impl Engine<'_> {
                 }
             } else if height >= moves_at && height < batch.deadline - WINDOW_MARGIN {
                 if awake {
-                    let slot_there = self.batches.batches[next].users.iter().position(|u| *u == user);
+                    let slot_there =
+                        self.batches.batches[next].users.iter().position(|u| *u == user);
                     self.batches.batches[place].members[slot] = Member::Moved;
                     self.batches.places[user as usize] = (next, slot_there.unwrap_or(0));
                     self.recorder.totals.rolled_over += 1;

@@ -169,8 +169,8 @@ impl Engine<'_> {
         let fee_msat = found.fee_msat();
         let payment = self.payments.payment(place);
         // Done by success means that all parts were fulfilled.
-        let is_fulfilled = payment.stage == Stage::Settling
-            || payment.arrived_msat == payment.intent.amount_msat;
+        let is_fulfilled =
+            payment.stage == Stage::Settling || payment.arrived_msat == payment.intent.amount_msat;
         if !is_fulfilled {
             payment.arrived_msat -= amount_msat;
             payment.fee_msat -= fee_msat;

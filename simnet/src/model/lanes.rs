@@ -70,8 +70,7 @@ impl Lanes {
         }
         let reserve =
             u128::from(self.capacity_msat[channel]) * u128::from(self.reserve_ppm) / 1_000_000;
-        self.balance_msat[lane as usize]
-            .saturating_sub(u64::try_from(reserve).unwrap_or(u64::MAX))
+        self.balance_msat[lane as usize].saturating_sub(u64::try_from(reserve).unwrap_or(u64::MAX))
     }
 
     /// Takes an amount from the start of a lane into an HTLC.

@@ -171,9 +171,11 @@ impl Payments {
             free[*place as usize] = true;
         }
         let over = move |place: &usize| free[*place];
-        self.payments.iter().enumerate().filter(move |(place, payment)| {
-            !over(place) && payment.stage != Stage::Done
-        }).map(|(_, payment)| payment)
+        self.payments
+            .iter()
+            .enumerate()
+            .filter(move |(place, payment)| !over(place) && payment.stage != Stage::Done)
+            .map(|(_, payment)| payment)
     }
 }
 

@@ -61,8 +61,8 @@ fn one_hop_succeeds_as_often_as_its_balance_allows() {
 fn slots_block_as_erlang_says() {
     // Held for 1 s on average, 8 per second, 8 slots; money comes back round by a second stream
     // that does not use the slots of the first.
-    let recorder = run(
-        "seed = 5\nchannels = { htlc_slots = 8, reserve_ppm = 0, balances = \"first\" }
+    let recorder =
+        run("seed = 5\nchannels = { htlc_slots = 8, reserve_ppm = 0, balances = \"first\" }
         links = { latency_ms = [0.0, 0.0], processing_ms = 0.0 }
         senders = { attempts_max = 1, hop_penalty_msat = 1 }
         measure = { sample_s = 1000.0 }
@@ -71,8 +71,7 @@ fn slots_block_as_erlang_says() {
         arrivals = { kind = \"poisson\", per_second = 8.0 }
         amounts = { kind = \"fixed\", msat = 1000 }
         pairs = { kind = \"fixed\", from = 0, to = 1 }
-        hold = { kind = \"exponential\", mean_ms = 1000.0 }",
-    );
+        hold = { kind = \"exponential\", mean_ms = 1000.0 }");
     let blocked = 1.0 - success(&recorder);
     let expected = erlang_b(8.0, 8);
     assert!((blocked - expected).abs() < 0.01, "{blocked}, not {expected}");
@@ -103,14 +102,12 @@ fn a_channel_paid_through_both_ways_fails_like_a_walk_between_two_walls() {
 
 #[test]
 fn a_drain_ends_when_the_balance_is_spent() {
-    let recorder = run(
-        "seed = 1\nchannels = { reserve_ppm = 10000, balances = \"first\" }
+    let recorder = run("seed = 1\nchannels = { reserve_ppm = 10000, balances = \"first\" }
         topology = { kind = \"line\", nodes = 2, channel = { capacity_sat = 1000 } }
         [[workload]]\npayments = 200
         arrivals = { kind = \"even\", per_second = 1.0 }
         amounts = { kind = \"fixed\", msat = 10000 }
-        pairs = { kind = \"fixed\", from = 0, to = 1 }",
-    );
+        pairs = { kind = \"fixed\", from = 0, to = 1 }");
     // 1,000 sat without the reserve of 10, by 10 each.
     let succeeded = recorder.payments.iter().filter(|payment| payment.succeeded()).count();
     assert_eq!(succeeded, 99);
@@ -194,8 +191,7 @@ fn a_payment_too_large_for_each_way_goes_in_parts() {
 #[test]
 fn an_htlc_that_waits_too_long_closes_its_channel() {
     // The middle node leaves when it holds the HTLC, for longer than the HTLC lasts.
-    let recorder = run(
-        "seed = 1\nchannels = { balances = \"even\" }
+    let recorder = run("seed = 1\nchannels = { balances = \"even\" }
         links = { latency_ms = [100.0, 100.0], processing_ms = 0.0 }
         measure = { until_s = 200000.0, sample_s = 10000.0 }
         topology = { kind = \"line\", nodes = 3 }
@@ -203,8 +199,7 @@ fn an_htlc_that_waits_too_long_closes_its_channel() {
         arrivals = { kind = \"even\", per_second = 1.0 }
         amounts = { kind = \"fixed\", msat = 1000000 }
         pairs = { kind = \"fixed\", from = 0, to = 2 }
-        [[faults]]\nkind = \"offline\"\nnodes = [1]\nfrom_s = 0.2\nto_s = 150000.0",
-    );
+        [[faults]]\nkind = \"offline\"\nnodes = [1]\nfrom_s = 0.2\nto_s = 150000.0");
     assert_eq!(recorder.totals.expired, 1);
     assert!(!recorder.payments[0].succeeded());
     // 42 blocks of the receiver and 80 of the middle node.
@@ -215,16 +210,14 @@ fn an_htlc_that_waits_too_long_closes_its_channel() {
 
 #[test]
 fn an_htlc_waits_for_a_node_that_comes_back_in_time() {
-    let recorder = run(
-        "seed = 1\nchannels = { balances = \"even\" }
+    let recorder = run("seed = 1\nchannels = { balances = \"even\" }
         links = { latency_ms = [100.0, 100.0], processing_ms = 0.0 }
         topology = { kind = \"line\", nodes = 3 }
         [[workload]]\npayments = 1
         arrivals = { kind = \"even\", per_second = 1.0 }
         amounts = { kind = \"fixed\", msat = 1000000 }
         pairs = { kind = \"fixed\", from = 0, to = 2 }
-        [[faults]]\nkind = \"offline\"\nnodes = [1]\nfrom_s = 0.2\nto_s = 60.0",
-    );
+        [[faults]]\nkind = \"offline\"\nnodes = [1]\nfrom_s = 0.2\nto_s = 60.0");
     assert!(recorder.payments[0].succeeded());
     assert_eq!(recorder.payments[0].latency_us, 60_000_000 + 300_000 + 200_000);
     assert_eq!(recorder.totals.expired, 0);

@@ -3,7 +3,7 @@
 //! [`compare`] pairs runs with the same seed: what luck they had they share, so the difference
 //! of a pair says more than two means. [`divergence`] holds the two engines against each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -93,19 +93,22 @@ pub fn compare(first: &[Summary], second: &[Summary]) -> Result<Comparison, Comp
     })
 }
 
+/// What two runs have in common if they belong together.
+type Key = (u64, BTreeMap<String, String>);
+
 fn pair<'a>(first: &'a [Summary], second: &'a [Summary]) -> Vec<(&'a Summary, &'a Summary)> {
-    let by = |key: &dyn Fn(&Summary) -> (u64, BTreeMap<String, String>)| {
-        let places: BTreeMap<_, &Summary> = second.iter().map(|run| (key(run), run)).collect();
+    let by = |key: fn(&Summary) -> Key| {
+        let places: BTreeMap<Key, &Summary> = second.iter().map(|run| (key(run), run)).collect();
         let pair = |run: &'a Summary| Some((run, *places.get(&key(run))?));
         first.iter().filter_map(pair).collect::<Vec<_>>()
     };
-    let exact = by(&|run| (run.identity.seed, run.identity.settings.clone()));
+    let exact = by(|run| (run.identity.seed, run.identity.settings.clone()));
     let alone = |runs: &[Summary]| {
-        let seeds: BTreeMap<u64, ()> = runs.iter().map(|run| (run.identity.seed, ())).collect();
+        let seeds: BTreeSet<u64> = runs.iter().map(|run| run.identity.seed).collect();
         seeds.len() == runs.len()
     };
     if exact.is_empty() && alone(first) && alone(second) {
-        return by(&|run| (run.identity.seed, BTreeMap::new()));
+        return by(|run| (run.identity.seed, BTreeMap::new()));
     }
     exact
 }
@@ -177,7 +180,11 @@ pub fn divergence(first: &Summary, second: &Summary) -> Result<Divergence, Diver
         let relative = relative.map(|(one, other)| (other.mean - one.mean) / one.mean);
         Divergent { metric, first: one, second: other, relative }
     });
-    Ok(Divergence { scenario: first.identity.scenario.clone(), engines, figures: figures.collect() })
+    Ok(Divergence {
+        scenario: first.identity.scenario.clone(),
+        engines,
+        figures: figures.collect(),
+    })
 }
 
 #[cfg(test)]
@@ -190,8 +197,7 @@ mod tests {
         let settings =
             settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let identity = Identity::new("test", engine, seed, settings);
-        let mut summary =
-            Summary::new(identity, &Recorder::default(), &MeasureSpec::default());
+        let mut summary = Summary::new(identity, &Recorder::default(), &MeasureSpec::default());
         summary.success_rate = Some(Estimate { mean: success, half_width: Some(0.03), values: 20 });
         summary
     }
@@ -219,10 +225,8 @@ mod tests {
 
     #[test]
     fn one_pair_takes_its_interval_from_batch_means() {
-        let (one, other) = (
-            summary(1, 0.5, &[], Engine::Model),
-            summary(1, 0.52, &[], Engine::Model),
-        );
+        let (one, other) =
+            (summary(1, 0.5, &[], Engine::Model), summary(1, 0.52, &[], Engine::Model));
         let comparison = compare(&[one], &[other]).unwrap();
         let difference = comparison.differences[0];
         assert!((difference.difference.half_width.unwrap() - 0.03 * 2.0_f64.sqrt()).abs() < 1e-9);
@@ -231,9 +235,8 @@ mod tests {
 
     #[test]
     fn sweeps_are_paired_by_settings_too() {
-        let sweep = |shift: f64| {
-            ["1", "2"].map(|value| summary(1, shift, &[("a", value)], Engine::Model))
-        };
+        let sweep =
+            |shift: f64| ["1", "2"].map(|value| summary(1, shift, &[("a", value)], Engine::Model));
         assert_eq!(compare(&sweep(0.1), &sweep(0.2)).unwrap().pairs, 2);
         let other_seed = [summary(9, 0.1, &[], Engine::Model)];
         let error = compare(&sweep(0.1), &other_seed).unwrap_err().to_string();

@@ -238,7 +238,7 @@ mod tests {
             "timing.json",
         ];
         assert_eq!(names, expected);
-        assert_eq!(read_summaries(&path).unwrap(), [summary.clone()]);
+        assert_eq!(read_summaries(&path).unwrap(), std::slice::from_ref(&summary));
         assert!(summary.partial);
         fs::write(path.join(SUMMARY), "{\n\"seed\": tree}").unwrap();
         let error = read_summaries(&path).unwrap_err().to_string();

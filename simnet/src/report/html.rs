@@ -88,8 +88,12 @@ fn figures(html: &mut String, summary: &Summary) {
     row("on chain", format!("{} vB, {} sat", summary.chain_vb, summary.chain_fee_sat));
     if summary.totals.batches_opened > 0 {
         let totals = &summary.totals;
-        row("most capital in batches", format!("{} sat", number(summary.capital_locked_max_sat as f64)));
-        let batches = format!("{} opened, {} settled", totals.batches_opened, totals.batches_settled);
+        row(
+            "most capital in batches",
+            format!("{} sat", number(summary.capital_locked_max_sat as f64)),
+        );
+        let batches =
+            format!("{} opened, {} settled", totals.batches_opened, totals.batches_settled);
         row("batches", batches);
         row("rollovers", totals.rolled_over.to_string());
         let exits = format!(
@@ -120,7 +124,8 @@ fn payment_plots(html: &mut String, summary: &Summary, recorder: &Recorder) {
     for payment in recorder.payments.iter().filter(|payment| payment.succeeded()) {
         let at_us = payment.at_us + payment.latency_us;
         if payment.at_us >= start_us {
-            let place = u128::from(at_us - start_us) * STRETCHES as u128 / (u128::from(span_us) + 1);
+            let place =
+                u128::from(at_us - start_us) * STRETCHES as u128 / (u128::from(span_us) + 1);
             let place = usize::try_from(place).unwrap_or(0).min(STRETCHES - 1);
             stretches[place].push(payment);
         }
@@ -229,7 +234,10 @@ mod tests {
             assert!(!html.contains(word), "{word}");
         }
         // The only address in it is the name of SVG itself.
-        assert_eq!(html.matches("http").count(), html.matches("http://www.w3.org/2000/svg").count());
+        assert_eq!(
+            html.matches("http").count(),
+            html.matches("http://www.w3.org/2000/svg").count()
+        );
         assert!(html.contains("a &lt;test&gt;") && html.contains("seed 7"));
         assert!(!html.contains("NaN") && !html.contains("inf"));
     }

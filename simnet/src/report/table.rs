@@ -93,7 +93,8 @@ impl Table {
                 }
                 let _infallible = match &column.values {
                     Values::Whole(values) => write!(line, "{}", values[row]),
-                    Values::Float(values) => write!(line, "{}", values[row]),
+                    // With a point even where nothing follows it, so that readers see the type.
+                    Values::Float(values) => write!(line, "{:?}", values[row]),
                     Values::Text(values) => write!(line, "{}", values[row]),
                 };
             }
@@ -180,7 +181,7 @@ mod tests {
         let mut bytes = Vec::new();
         table().write_csv(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap();
-        assert_eq!(text, "n,x,t\n1,0.5,a\n2,-1,b\n18446744073709551615,3,a\n");
+        assert_eq!(text, "n,x,t\n1,0.5,a\n2,-1.0,b\n18446744073709551615,3.0,a\n");
     }
 
     #[test]
@@ -201,10 +202,8 @@ mod tests {
     #[test]
     fn many_rows_are_written_in_groups() {
         let count = ROW_GROUP as u64 + 5;
-        let table = Table::new(vec![Column {
-            name: "n",
-            values: Values::Whole((0..count).collect()),
-        }]);
+        let table =
+            Table::new(vec![Column { name: "n", values: Values::Whole((0..count).collect()) }]);
         let file = tempfile::NamedTempFile::new().unwrap();
         table.write_parquet(file.reopen().unwrap()).unwrap();
         let reader = SerializedFileReader::new(file.reopen().unwrap()).unwrap();

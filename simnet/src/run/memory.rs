@@ -86,7 +86,9 @@ pub(super) fn expected_payments(scenario: &Scenario, folder: &Path) -> Option<u6
         let most = stream.payments.unwrap_or(u64::MAX);
         let seconds = stream.duration_s.unwrap_or(f64::INFINITY);
         let by_time = match &stream.arrivals {
-            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => per_second * seconds,
+            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => {
+                per_second * seconds
+            }
             Arrivals::Burst { size, every_s } => (seconds / every_s).ceil() * *size as f64,
             Arrivals::Trace { path } => {
                 // A line of a trace has 12 bytes at least.

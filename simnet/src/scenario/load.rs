@@ -73,10 +73,8 @@ impl Document {
     ///
     /// [`ScenarioError`] if it cannot be read or is not TOML.
     pub fn read(path: &Path) -> Result<Self, ScenarioError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ScenarioError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ScenarioError::Read { path: path.display().to_string(), source })?;
         Self::parse(path, text)
     }
 

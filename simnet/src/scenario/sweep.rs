@@ -83,7 +83,9 @@ pub fn variants(settings: &[Vec<Setting>], seeds: &[u64]) -> Vec<Variant> {
         combinations = combinations
             .iter()
             .flat_map(|before: &Vec<Setting>| {
-                choices.iter().map(move |choice| [before.as_slice(), &[choice.clone()]].concat())
+                choices
+                    .iter()
+                    .map(move |choice| [before.as_slice(), std::slice::from_ref(choice)].concat())
             })
             .collect();
     }

@@ -22,8 +22,7 @@ pub fn student_975(degrees: usize) -> f64 {
             let g1 = (x3 + x) / 4.0;
             let g2 = (5.0 * x5 + 16.0 * x3 + 3.0 * x) / 96.0;
             let g3 = (3.0 * x7 + 19.0 * x5 + 17.0 * x3 - 15.0 * x) / 384.0;
-            let g4 =
-                (79.0 * x9 + 776.0 * x7 + 1_482.0 * x5 - 1_920.0 * x3 - 945.0 * x) / 92_160.0;
+            let g4 = (79.0 * x9 + 776.0 * x7 + 1_482.0 * x5 - 1_920.0 * x3 - 945.0 * x) / 92_160.0;
             x + g1 / n + g2 / (n * n) + g3 / (n * n * n) + g4 / (n * n * n * n)
         }
     }
@@ -35,9 +34,15 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_tables() {
-        for (degrees, quantile) in
-            [(1, 12.706), (4, 2.776), (5, 2.571), (9, 2.262), (19, 2.093), (30, 2.042), (120, 1.980)]
-        {
+        for (degrees, quantile) in [
+            (1, 12.706),
+            (4, 2.776),
+            (5, 2.571),
+            (9, 2.262),
+            (19, 2.093),
+            (30, 2.042),
+            (120, 1.980),
+        ] {
             let difference = (student_975(degrees) - quantile).abs();
             assert!(difference < 0.002, "{degrees}: {}", student_975(degrees));
         }

@@ -58,7 +58,9 @@ impl Drawn {
     pub fn expected(&self) -> Option<u64> {
         let seconds = self.end_us / 1e6;
         let by_time = match &self.arrivals {
-            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => per_second * seconds,
+            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => {
+                per_second * seconds
+            }
             Arrivals::Burst { size, every_s } => (seconds / every_s).ceil() * *size as f64,
             Arrivals::Trace { .. } => return None,
         };

@@ -13,8 +13,8 @@ use crate::scenario::Scenario;
 use crate::topology::{Node, Topology};
 
 use draw::Drawn;
-pub use trace::TraceError;
 use trace::Trace;
+pub use trace::TraceError;
 
 /// A payment that somebody wants to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,8 +63,10 @@ fn bursts_begin_together() {
 #[test]
 fn amounts_span_from_a_millisatoshi_to_whole_coins() {
     let amounts = Amounts::LogUniform { min_msat: 1, max_msat: 500_000_000_000 };
-    let mut drawn: Vec<u64> =
-        draw(&stream(POISSON, amounts, RANDOM), 1).iter().map(|intent| intent.amount_msat).collect();
+    let mut drawn: Vec<u64> = draw(&stream(POISSON, amounts, RANDOM), 1)
+        .iter()
+        .map(|intent| intent.amount_msat)
+        .collect();
     drawn.sort_unstable();
     assert!(drawn[0] < 10 && drawn[drawn.len() - 1] > 100_000_000_000);
     // The median is the geometric mean of the ends.

@@ -80,7 +80,8 @@ impl Trace {
             place.ok_or_else(|| (1, format!("no column `{word}`")))
         };
         let columns = [column("at_s")?, column("from")?, column("to")?, column("amount_msat")?];
-        let places: HashMap<&str, Node> = topology.names.iter().map(String::as_str).zip(0..).collect();
+        let places: HashMap<&str, Node> =
+            topology.names.iter().map(String::as_str).zip(0..).collect();
         let node = |word: &str| {
             let number = word.parse().ok().filter(|node| *node < topology.network.nodes);
             places.get(word).copied().or(number).ok_or_else(|| format!("no node `{word}`"))

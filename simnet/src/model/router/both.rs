@@ -183,12 +183,7 @@ impl Both {
     }
 
     /// Opens the sender's neighbours: its own hops take no fee.
-    fn open_neighbours(
-        &mut self,
-        costs: &Costs<'_>,
-        search: &Search,
-        knowledge: &impl Knowledge,
-    ) {
+    fn open_neighbours(&mut self, costs: &Costs<'_>, search: &Search, knowledge: &impl Knowledge) {
         self.forward.begin();
         self.forward.reach(costs.ask.from, 0, NO_EDGE);
         for edge in costs.graph.outgoing(costs.ask.from) {

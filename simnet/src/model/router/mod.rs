@@ -140,7 +140,8 @@ impl Router {
     }
 
     fn class(&mut self, graph: &Graph, amount_msat: u64) -> usize {
-        let fits = |class: &Class| class.least_msat <= amount_msat && amount_msat <= class.most_msat;
+        let fits =
+            |class: &Class| class.least_msat <= amount_msat && amount_msat <= class.most_msat;
         if let Some(place) = self.classes.iter().position(fits) {
             return place;
         }

@@ -41,8 +41,7 @@ fn least_cost(
             if penalty == FORBIDDEN || !graph.edge(edge).takes(amount) || !spendable {
                 continue;
             }
-            let cost =
-                if own { terms.own_hop() } else { terms.of(graph.edge(edge), amount) };
+            let cost = if own { terms.own_hop() } else { terms.of(graph.edge(edge), amount) };
             let target = graph.edge(edge).target as usize;
             best[target] = best[target].min(best[node] + cost + u64::from(penalty));
         }
