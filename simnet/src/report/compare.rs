@@ -72,7 +72,8 @@ pub fn compare(first: &[Summary], second: &[Summary]) -> Result<Comparison, Comp
         let Some(mut difference) = Estimate::of(&means) else { continue };
         if let [(one, other)] = both[..] {
             // Of one pair only the batch means are known: both errors add up as squares.
-            difference.half_width = one.half_width.zip(other.half_width).map(|(a, b)| a.hypot(b));
+            difference.half_width =
+                one.half_width.zip(other.half_width).map(|(a, b)| libm::hypot(a, b));
         }
         let mean = |pick: fn(&(Estimate, Estimate)) -> f64| {
             both.iter().map(pick).sum::<f64>() / both.len() as f64

@@ -54,6 +54,7 @@ impl Scenario {
                 let why = format!("the {} engine has no such fault", engine.name());
                 return refuse(key, fault.name(), why);
             }
+            check_fault(&format!("faults.{place}"), fault)?;
             let of_batches = matches!(fault, Fault::MassExit { .. } | Fault::Cheat { .. });
             if of_batches && self.batches.is_none() {
                 return refuse(key, fault.name(), "only users of [batches] do that");
@@ -107,8 +108,8 @@ impl Scenario {
             if !(2..=16).contains(&batches.radix) {
                 return refuse("batches.radix", batches.radix, "a tree's radix is 2 to 16");
             }
-            if batches.lifetime_blocks < 600 {
-                let why = "the deadline needs 236 blocks and more; live at least 600";
+            if batches.lifetime_blocks < 800 {
+                let why = "there must be time to move before the deadline: 800 at least";
                 return refuse("batches.lifetime_blocks", batches.lifetime_blocks, why);
             }
         }
@@ -190,6 +191,41 @@ impl Scenario {
             Some(Pairs::Ring { among, .. }) => check_who(&format!("{key}.among"), *among, topology),
         }
     }
+}
+
+fn check_fault(key: &str, fault: &Fault) -> Checked {
+    match fault {
+        Fault::Offline { from_s, to_s, .. }
+        | Fault::FeeSpike { from_s, to_s, .. }
+        | Fault::Cut { from_s, to_s, .. }
+        | Fault::SlowDisk { from_s, to_s, .. } => {
+            not_negative(format!("{key}.from_s"), *from_s)?;
+            if to_s.is_finite() && to_s > from_s {
+                return Ok(());
+            }
+            refuse(format!("{key}.to_s"), to_s, format!("it must come after from_s = {from_s}"))
+        }
+        Fault::Churn { share_ppm, mean_up_s, mean_down_s, .. } => {
+            positive(format!("{key}.mean_up_s"), *mean_up_s)?;
+            positive(format!("{key}.mean_down_s"), *mean_down_s)?;
+            check_share(key, *share_ppm)
+        }
+        Fault::MassExit { at_s, share_ppm } | Fault::Cheat { at_s, share_ppm } => {
+            not_negative(format!("{key}.at_s"), *at_s)?;
+            check_share(key, *share_ppm)
+        }
+        Fault::Crash { at_s, .. }
+        | Fault::LostSync { at_s, .. }
+        | Fault::OldSnapshot { at_s, .. }
+        | Fault::Reorg { at_s, .. } => not_negative(format!("{key}.at_s"), *at_s),
+    }
+}
+
+fn check_share(key: &str, share_ppm: u32) -> Checked {
+    if share_ppm <= 1_000_000 {
+        return Ok(());
+    }
+    refuse(format!("{key}.share_ppm"), share_ppm, "more than all, which is 1,000,000")
 }
 
 fn check_node(key: &str, node: Node, topology: &Topology) -> Checked {
@@ -328,6 +364,12 @@ payments = 3
             (
                 format!("{TEXT}[[faults]]\nkind = \"reorg\"\nat_s = 1\ndepth = 2\n"),
                 "line 13: faults.0.kind = reorg is impossible: the model engine has no such fault",
+            ),
+            (
+                format!(
+                    "{TEXT}[[faults]]\nkind = \"fee_spike\"\nfrom_s = 5\nto_s = 5\nsat_per_vb = 9\n"
+                ),
+                "line 15: faults.0.to_s = 5",
             ),
             (
                 format!("{TEXT}[[faults]]\nkind = \"mass_exit\"\nat_s = 1\nshare_ppm = 2\n"),

@@ -17,8 +17,8 @@ pub fn student_975(degrees: usize) -> f64 {
         _ => {
             let n = degrees as f64;
             let x = NORMAL;
-            let power = |exponent| f64::powi(x, exponent);
-            let (x3, x5, x7, x9) = (power(3), power(5), power(7), power(9));
+            let power = |exponent| libm::pow(x, exponent);
+            let (x3, x5, x7, x9) = (power(3.0), power(5.0), power(7.0), power(9.0));
             let g1 = (x3 + x) / 4.0;
             let g2 = (5.0 * x5 + 16.0 * x3 + 3.0 * x) / 96.0;
             let g3 = (3.0 * x7 + 19.0 * x5 + 17.0 * x3 - 15.0 * x) / 384.0;
