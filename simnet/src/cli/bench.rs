@@ -21,7 +21,7 @@ pub fn bench(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
         EngineArgument::Live => return Err("the live engine is not measured yet".into()),
     };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         for (name, figures) in [("live", report.live), ("model", report.model)] {
             if let Some(figures) = figures {
@@ -33,11 +33,14 @@ pub fn bench(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
 }
 
 fn print(name: &str, figures: &Figures) {
-    println!(
+    say!(
         "{name}: {:.0} payments per CPU second ({} payments of {} msat in {:.1} s)",
-        figures.payments_per_cpu_second, figures.payments, figures.amount_msat, figures.cpu_seconds
+        figures.payments_per_cpu_second,
+        figures.payments,
+        figures.amount_msat,
+        figures.cpu_seconds
     );
-    println!(
+    say!(
         "  {} nodes ({} that can all pay each other), {} channels, {:.0} MB at most",
         figures.nodes,
         figures.nodes_paying,
@@ -46,9 +49,9 @@ fn print(name: &str, figures: &Figures) {
     );
     if let Some(success) = figures.success_rate {
         let half = success.half_width.unwrap_or(0.0);
-        println!("  {:.2} % arrived, ± {:.2} %", success.mean * 100.0, half * 100.0);
+        say!("  {:.2} % arrived, ± {:.2} %", success.mean * 100.0, half * 100.0);
     }
     if let Some(events) = figures.events_per_cpu_second {
-        println!("  {events:.0} events per CPU second");
+        say!("  {events:.0} events per CPU second");
     }
 }

@@ -15,7 +15,7 @@ pub fn compare(arguments: &PairArguments) -> Result<ExitCode, Failure> {
     let second = read_summaries(&arguments.second)?;
     let comparison = compare::compare(&first, &second)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&comparison)?);
+        say!("{}", serde_json::to_string_pretty(&comparison)?);
     } else {
         print_comparison(&comparison);
     }
@@ -23,17 +23,17 @@ pub fn compare(arguments: &PairArguments) -> Result<ExitCode, Failure> {
 }
 
 fn print_comparison(comparison: &Comparison) {
-    println!("{} pairs, intervals from {}", comparison.pairs, comparison.intervals_from);
+    say!("{} pairs, intervals from {}", comparison.pairs, comparison.intervals_from);
     if comparison.partial {
-        println!("partial: a run was broken off");
+        say!("partial: a run was broken off");
     }
-    println!("{:<24}{:>12}{:>12}  difference, 95 %", "", "first", "second");
+    say!("{:<24}{:>12}{:>12}  difference, 95 %", "", "first", "second");
     for row in &comparison.differences {
         let half = row.difference.half_width.map_or(String::new(), |half| {
             let sign = if row.significant == Some(true) { " *" } else { "" };
             format!(" ± {}{sign}", number(half))
         });
-        println!(
+        say!(
             "{:<24}{:>12}{:>12}  {}{half}",
             row.metric,
             number(row.first),
@@ -57,7 +57,7 @@ pub fn divergence(arguments: &PairArguments) -> Result<ExitCode, Failure> {
     let second = one(read_summaries(&arguments.second)?, &arguments.second)?;
     let divergence = compare::divergence(&first, &second)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&divergence)?);
+        say!("{}", serde_json::to_string_pretty(&divergence)?);
     } else {
         print_divergence(&divergence);
     }
@@ -66,8 +66,8 @@ pub fn divergence(arguments: &PairArguments) -> Result<ExitCode, Failure> {
 
 fn print_divergence(divergence: &Divergence) {
     let [first, second] = divergence.engines;
-    println!("{}", divergence.scenario);
-    println!("{:<18}{first:>22}{second:>22}  apart", "");
+    say!("{}", divergence.scenario);
+    say!("{:<18}{first:>22}{second:>22}  apart", "");
     for row in &divergence.figures {
         let text = |estimate: Option<simnet::stats::Estimate>| {
             estimate.map_or("–".to_owned(), |estimate| match estimate.half_width {
@@ -76,6 +76,6 @@ fn print_divergence(divergence: &Divergence) {
             })
         };
         let apart = row.relative.map_or("–".to_owned(), |part| format!("{:+.1} %", part * 100.0));
-        println!("{:<18}{:>22}{:>22}  {apart}", row.metric, text(row.first), text(row.second));
+        say!("{:<18}{:>22}{:>22}  {apart}", row.metric, text(row.first), text(row.second));
     }
 }

@@ -1,13 +1,20 @@
 //! The command line: words here, deeds in the files beside.
 
-pub mod bench;
-pub mod compare;
-pub mod run;
-
+use std::fmt;
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simnet::scenario::Engine;
+
+/// Prints a line. A reader that has gone, as `head` does, is no failure.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::print_line(format_args!($($text)*)) };
+}
+
+pub mod bench;
+pub mod compare;
+pub mod run;
 
 /// Simulated payment channel networks: real nodes on virtual time, and a fast model.
 #[derive(Debug, Parser)]
@@ -127,6 +134,10 @@ impl From<EngineArgument> for Engine {
             EngineArgument::Model => Self::Model,
         }
     }
+}
+
+fn print_line(text: fmt::Arguments<'_>) {
+    let _gone = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Why something did not work.

@@ -114,8 +114,8 @@ fn report(arguments: &RunArguments, variants: &[Variant], done: &[Done]) -> Resu
     let printed: Vec<Printed<'_>> =
         done.iter().map(|done| Printed { summary: &done.summary, timing: &done.timing }).collect();
     match (&printed[..], arguments.json) {
-        ([one], true) if variants.len() == 1 => println!("{}", serde_json::to_string_pretty(one)?),
-        (many, true) => println!("{}", serde_json::to_string_pretty(many)?),
+        ([one], true) if variants.len() == 1 => say!("{}", serde_json::to_string_pretty(one)?),
+        (many, true) => say!("{}", serde_json::to_string_pretty(many)?),
         (many, false) => {
             for one in many {
                 print(one);
@@ -131,7 +131,7 @@ fn report(arguments: &RunArguments, variants: &[Variant], done: &[Done]) -> Resu
     }
     if let Some(folder) = arguments.out.as_deref().filter(|_| !arguments.json && !done.is_empty()) {
         let first = if variants.len() > 1 { folder.join("run-1") } else { folder.to_owned() };
-        println!("results in {}, e.g. {}", folder.display(), first.join("report.html").display());
+        say!("results in {}, e.g. {}", folder.display(), first.join("report.html").display());
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn print(printed: &Printed<'_>) {
     let settings = summary.identity.settings.iter();
     let settings: Vec<String> = settings.map(|(key, value)| format!(", {key} = {value}")).collect();
     let partial = if summary.partial { " (partial)" } else { "" };
-    println!(
+    say!(
         "{}, seed {}{}{partial}: {} payments in {} s",
         summary.identity.scenario,
         summary.identity.seed,
@@ -154,7 +154,7 @@ fn print(printed: &Printed<'_>) {
             let half = estimate
                 .half_width
                 .map_or(String::new(), |half| format!(" ± {}", number(half * factor)));
-            println!("  {name:<12}{}{half} {unit}", number(estimate.mean * factor));
+            say!("  {name:<12}{}{half} {unit}", number(estimate.mean * factor));
         }
     };
     line("success", summary.success_rate, 100.0, "%");
@@ -163,18 +163,15 @@ fn print(printed: &Printed<'_>) {
     line("", summary.latency_p99_ms, 1.0, "ms (99 %)");
     line("fee", summary.fee_ppm, 1.0, "ppm");
     if summary.chain_vb > 0 {
-        println!("  {:<12}{} vB, {} sat", "on chain", summary.chain_vb, summary.chain_fee_sat);
+        say!("  {:<12}{} vB, {} sat", "on chain", summary.chain_vb, summary.chain_fee_sat);
     }
     if summary.share(Outcome::Succeeded) < 1.0 {
         let outcomes = summary.outcomes.iter().filter(|(name, _)| *name != "succeeded");
         let outcomes: Vec<String> =
             outcomes.map(|(name, count)| format!("{count} {}", name.replace('_', " "))).collect();
-        println!("  {:<12}{}", "failed", outcomes.join(", "));
+        say!("  {:<12}{}", "failed", outcomes.join(", "));
     }
-    println!(
-        "  {:<12}{:.0} payments per CPU second",
-        "speed", printed.timing.payments_per_cpu_second
-    );
+    say!("  {:<12}{:.0} payments per CPU second", "speed", printed.timing.payments_per_cpu_second);
 }
 
 /// Says whether a scenario could run.
@@ -186,7 +183,7 @@ pub fn check(file: &Path) -> Result<ExitCode, Failure> {
     }
     let topology = scenario.build(&document)?;
     Workload::new(&scenario, &topology, document.folder())?;
-    println!(
+    say!(
         "{}: {} nodes, {} channels, {} faults; engines: {}",
         scenario.name,
         topology.network.nodes,
@@ -204,7 +201,7 @@ fn run_live(arguments: &RunArguments, is_old: bool) -> Result<ExitCode, Failure>
     }
     let mut scenario = simnet::live::scenario::Scenario::load(&arguments.file)?;
     scenario.seed = arguments.seed.unwrap_or(scenario.seed);
-    println!("{}", serde_json::to_string_pretty(&scenario.run()?)?);
+    say!("{}", serde_json::to_string_pretty(&scenario.run()?)?);
     Ok(ExitCode::SUCCESS)
 }
 

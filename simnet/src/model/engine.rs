@@ -21,7 +21,7 @@ use crate::topology::Topology;
 use crate::workload::{Intent, micros};
 
 /// Bytes of kept searches that a run may have.
-pub const SEARCH_BYTES: u64 = 512 << 20;
+pub const SEARCH_BYTES: u64 = 128 << 20;
 
 /// What a run is watched and stopped by.
 #[derive(Debug, Default)]

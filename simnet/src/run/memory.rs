@@ -6,7 +6,7 @@ use crate::bench::machine::available_bytes;
 use crate::model::engine::SEARCH_BYTES;
 use crate::model::graph::Graph;
 use crate::report::{PaymentRecord, Sample};
-use crate::scenario::{Arrivals, Scenario, TopologySpec};
+use crate::scenario::{Scenario, TopologySpec};
 use crate::topology::{Channel, Topology};
 
 /// Share of the free memory that may be used: the rest is for everybody else.
@@ -79,32 +79,10 @@ pub(super) fn generated_bytes(scenario: &Scenario) -> u64 {
     network_bytes(nodes, channels)
 }
 
-/// About how many payments a scenario has; none where a trace must be read for that.
-pub(super) fn expected_payments(scenario: &Scenario, folder: &Path) -> Option<u64> {
-    let mut sum = 0_u64;
-    for stream in &scenario.workload {
-        let most = stream.payments.unwrap_or(u64::MAX);
-        let seconds = stream.duration_s.unwrap_or(f64::INFINITY);
-        let by_time = match &stream.arrivals {
-            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => {
-                per_second * seconds
-            }
-            Arrivals::Burst { size, every_s } => (seconds / every_s).ceil() * *size as f64,
-            Arrivals::Trace { path } => {
-                // A line of a trace has 12 bytes at least.
-                std::fs::metadata(folder.join(path)).map_or(0.0, |file| file.len() as f64 / 12.0)
-            }
-        };
-        let count = if by_time.is_finite() { most.min(by_time as u64) } else { most };
-        sum = sum.saturating_add(count);
-    }
-    (sum < u64::MAX).then_some(sum)
-}
-
 /// Bytes that a run on `topology` would take, about.
 pub fn needed_bytes(scenario: &Scenario, topology: &Topology, folder: &Path) -> u64 {
     let network = &topology.network;
-    let payments = expected_payments(scenario, folder).unwrap_or(0);
+    let payments = crate::workload::expected(scenario, folder).unwrap_or(0);
     let each = size_of::<PaymentRecord>() as u64 + TABLE_BYTES;
     let seconds = scenario.workload.iter().filter_map(|stream| stream.duration_s);
     let seconds = seconds.fold(scenario.measure.until_s, f64::max);

@@ -14,7 +14,7 @@ use crate::model::engine::{Control, Engine as Model, SEARCH_BYTES};
 use crate::report::files::{self, Timing, WriteError};
 use crate::report::{Identity, Recorder, Summary};
 use crate::scenario::{Document, Engine, ScenarioError, Variant};
-use crate::workload::Workload;
+use crate::workload::{self, Workload};
 
 /// Why runs did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,7 @@ pub fn expected_payments(
     let mut sum = Some(0_u64);
     for variant in variants {
         let (document, scenario) = vary(document, variant)?;
-        let expected = memory::expected_payments(&scenario, document.folder());
+        let expected = workload::expected(&scenario, document.folder());
         sum = sum.zip(expected).map(|(sum, expected)| sum.saturating_add(expected));
     }
     Ok(sum)

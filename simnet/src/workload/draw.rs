@@ -54,19 +54,6 @@ impl Drawn {
         drawn
     }
 
-    /// About how many payments there will be.
-    pub fn expected(&self) -> Option<u64> {
-        let seconds = self.end_us / 1e6;
-        let by_time = match &self.arrivals {
-            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => {
-                per_second * seconds
-            }
-            Arrivals::Burst { size, every_s } => (seconds / every_s).ceil() * *size as f64,
-            Arrivals::Trace { .. } => return None,
-        };
-        Some(if by_time.is_finite() { self.left.min(by_time as u64) } else { self.left })
-    }
-
     fn advance(&mut self) {
         match self.arrivals {
             Arrivals::Poisson { per_second } => {

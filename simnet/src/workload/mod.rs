@@ -9,7 +9,7 @@ mod trace;
 use std::iter::Peekable;
 use std::path::Path;
 
-use crate::scenario::Scenario;
+use crate::scenario::{Arrivals, Scenario};
 use crate::topology::{Node, Topology};
 
 use draw::Drawn;
@@ -50,7 +50,6 @@ impl Iterator for Source {
 /// The payments of a scenario, by time.
 pub struct Workload {
     sources: Vec<Peekable<Source>>,
-    expected: Option<u64>,
 }
 
 impl Workload {
@@ -65,25 +64,14 @@ impl Workload {
         folder: &Path,
     ) -> Result<Self, TraceError> {
         let mut sources = Vec::new();
-        let mut expected = Some(0);
         for (place, stream) in (0..).zip(&scenario.workload) {
             let source = match trace::path(stream) {
                 Some(path) => Source::Trace(Trace::read(&folder.join(path), topology, stream)?),
                 None => Source::Drawn(Box::new(Drawn::new(stream, topology, scenario.seed, place))),
             };
-            let count = match &source {
-                Source::Trace(trace) => Some(trace.len() as u64),
-                Source::Drawn(drawn) => drawn.expected(),
-            };
-            expected = expected.zip(count).map(|(sum, count)| sum + count);
             sources.push(source.peekable());
         }
-        Ok(Self { sources, expected })
-    }
-
-    /// About how many payments there will be, if that can be said.
-    pub fn expected(&self) -> Option<u64> {
-        self.expected
+        Ok(Self { sources })
     }
 }
 
@@ -101,6 +89,29 @@ impl Iterator for Workload {
         }
         self.sources[first?.1].next()
     }
+}
+
+/// About how many payments a scenario has; none if there is no end to them. A trace
+/// is measured by the length of its file.
+pub fn expected(scenario: &Scenario, folder: &Path) -> Option<u64> {
+    let mut sum = 0_u64;
+    for stream in &scenario.workload {
+        let most = stream.payments.unwrap_or(u64::MAX);
+        let seconds = stream.duration_s.unwrap_or(f64::INFINITY);
+        let by_time = match &stream.arrivals {
+            Arrivals::Poisson { per_second } | Arrivals::Even { per_second } => {
+                per_second * seconds
+            }
+            Arrivals::Burst { size, every_s } => (seconds / every_s).ceil() * *size as f64,
+            Arrivals::Trace { path } => {
+                // A line of a trace has 12 bytes at least.
+                std::fs::metadata(folder.join(path)).map_or(0.0, |file| file.len() as f64 / 12.0)
+            }
+        };
+        let count = if by_time.is_finite() { most.min(by_time as u64) } else { most };
+        sum = sum.saturating_add(count);
+    }
+    (sum < u64::MAX).then_some(sum)
 }
 
 /// Seconds as microseconds.

@@ -129,7 +129,7 @@ fn streams_are_merged_by_time() {
     .unwrap();
     let topology = Topology::from(scale_free(3, 1, 1));
     let workload = Workload::new(&scenario, &topology, Path::new("")).unwrap();
-    assert_eq!(workload.expected(), Some(5));
+    assert_eq!(expected(&scenario, Path::new("")), Some(5));
     let times: Vec<(u64, u64)> =
         workload.map(|intent| (intent.at_us / 1_000, intent.amount_msat)).collect();
     assert_eq!(times, [(0, 1), (250, 2), (750, 2), (1_000, 1), (2_000, 1)]);

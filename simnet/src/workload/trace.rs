@@ -63,10 +63,6 @@ impl Trace {
         })
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(super) fn parse(
         text: &str,
         topology: &Topology,

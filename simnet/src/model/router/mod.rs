@@ -26,7 +26,10 @@ use crate::topology::Node;
 pub const FORBIDDEN: u32 = u32::MAX;
 
 /// Nodes by which a kept search grows for one payment.
-const GROWTH: usize = 64;
+///
+/// Few: with a search from both ends the kept one need only show the way. Measured on the
+/// public network, 8 is as fast as 64 and takes a fraction of the memory.
+const GROWTH: usize = 8;
 
 /// How often a route is sought anew because fees made it too much for one of its edges.
 const REPAIRS_MAX: usize = 8;
