@@ -33,6 +33,34 @@ pub struct Control {
 }
 
 /// A run of the model.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use simnet::model::{Control, Engine};
+/// use simnet::scenario::Document;
+/// use simnet::workload::Workload;
+///
+/// let text = r#"
+///     name = "three in a row"
+///     engines = ["model"]
+///     seed = 1
+///     topology = { kind = "line", nodes = 3 }
+///     channels = { balances = "even" }
+///     [[workload]]
+///     arrivals = { kind = "poisson", per_second = 10.0 }
+///     amounts = { kind = "fixed", msat = 1000 }
+///     pairs = { kind = "fixed", from = 0, to = 2 }
+///     payments = 50
+/// "#;
+/// let document = Document::parse(Path::new("row.toml"), text.to_owned())?;
+/// let scenario = document.scenario()?;
+/// let topology = scenario.build(&document)?;
+/// let workload = Workload::new(&scenario, &topology, document.folder())?;
+/// let recorder = Engine::new(&scenario, &topology, 1 << 20).run(workload, &Control::default());
+/// assert!(recorder.payments.iter().all(|payment| payment.succeeded() && payment.hops == 2));
+/// # Ok::<(), simnet::scenario::ScenarioError>(())
+/// ```
 pub struct Engine<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) topology: &'a Topology,

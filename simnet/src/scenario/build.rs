@@ -7,9 +7,6 @@ use crate::topology::generate::{Terms, hub_and_spoke, lattice, line, scale_free}
 use crate::topology::import::import;
 use crate::topology::{Network, Node, Topology};
 
-/// Why a scenario cannot be built.
-pub type BuildError = ScenarioError;
-
 /// Streams of randomness under one seed.
 const TOPOLOGY: u64 = 1;
 const BALANCES: u64 = 2;

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use build::BuildError;
 pub(crate) use build::members;
 pub use faults::Fault;
 pub use load::{Document, ScenarioError};
