@@ -69,6 +69,14 @@ bench-tower *ARGS:
 bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}
 
+# Run a scenario on the fast model, e.g. `just simulate configs/simnet/churn.toml --out results`.
+simulate *ARGS:
+    cargo run --release -p simnet --no-default-features -- run --engine model {{ ARGS }}
+
+# Measure the model, e.g. `just bench-model --snapshot FILE` for a real network.
+bench-model *ARGS:
+    cargo run --release -p simnet --no-default-features -- bench --engine model --json {{ ARGS }}
+
 # Kill node processes in the middle of a burst, KILLS times, and count every satoshi afterwards.
 soak KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture

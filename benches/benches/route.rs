@@ -3,8 +3,7 @@
 
 use std::sync::{Arc, RwLock};
 
-use benches::network::graph::{Known, Silent};
-use benches::network::random::{Random, scale_free};
+use benches::network::{Known, Silent};
 use criterion::{Criterion, criterion_group, criterion_main};
 use lightning::routing::router::{
     DefaultRouter, InFlightHtlcs, PaymentParameters, RouteParameters, Router,
@@ -14,6 +13,8 @@ use lightning::routing::scoring::{
 };
 use lightning::sign::EntropySource;
 use node::lightning::pathfinding::{FastRouter, JournalingScorer};
+use simnet::random::Random;
+use simnet::topology::generate::scale_free;
 
 /// The same "random" bytes always: one seed, one result.
 #[derive(Clone, Copy)]

@@ -1,19 +1,18 @@
-//! Simulated networks of real nodes on virtual time.
+//! Simulated payment channel networks.
 //!
-//! Each host is the real `Node::start` with simulated seams: `clock.rs` and `rng.rs` for time and
-//! randomness, `net.rs` for links, the node's own embedded chain and in-memory store for the
-//! rest. One thread runs everything; when all hosts wait, time jumps to the next timer.
-//!
-//! What is simulated: time, randomness, network, disk, chain. What is real: every line of the
-//! node and of LDK. A run is not yet repeatable to the byte: LDK's hash maps draw their own
-//! randomness.
+//! Two engines run one scenario: `live`, real nodes on virtual time, and `model`, a fast
+//! discrete-event simulation. Both take their network from `topology`, their payments from
+//! `workload`, and put what happened into `report`'s recorder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod clock;
-mod net;
-mod rng;
+pub mod bench;
+#[cfg(feature = "live")]
+pub mod live;
+pub mod model;
+pub mod random;
+pub mod report;
+pub mod run;
 pub mod scenario;
-
-pub use clock::SimClock;
-pub use net::SimNet;
-pub use rng::SimEntropy;
+pub mod stats;
+pub mod topology;
+pub mod workload;

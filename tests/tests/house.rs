@@ -45,7 +45,7 @@ const MEMBERS: [(&str, &[&str]); 6] = [
     ("node", &["channel-contracts", "proto"]),
     ("simnet", &["node", "channel-contracts", "proto"]),
     ("tests", &["node", "channel-contracts", "proto"]),
-    ("benches", &["node", "channel-contracts", "proto"]),
+    ("benches", &["node", "channel-contracts", "proto", "simnet"]),
 ];
 
 fn root() -> PathBuf {

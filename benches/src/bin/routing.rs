@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use benches::network::graph::{Graph, Known, Liquidity, Silent};
-use benches::network::random::{Random, scale_free};
-use benches::network::{Network, Node, snapshot_file};
+use benches::network::{Graph, Known, Liquidity, Silent};
 use benches::percentile_ms;
 use bitcoin::secp256k1::PublicKey;
 use clap::Parser;
@@ -28,6 +26,9 @@ use lightning::routing::scoring::{
 use lightning::sign::EntropySource;
 use node::lightning::pathfinding::{FastRouter, JournalingScorer};
 use serde::Serialize;
+use simnet::random::Random;
+use simnet::topology::generate::scale_free;
+use simnet::topology::{Network, Node, snapshot};
 
 /// What to measure.
 #[derive(Debug, Parser)]
@@ -277,7 +278,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => {
             let name = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
             let file = std::fs::read(path).map_err(|error| name(&error))?;
-            snapshot_file::read(&file).map_err(|error| name(&error))?
+            snapshot::read(&file).map_err(|error| name(&error))?
         }
         None => scale_free(arguments.nodes, 8, arguments.seed),
     };

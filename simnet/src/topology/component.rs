@@ -1,50 +1,6 @@
-//! Public networks to measure on: a real one from a file, or a generated one.
-//!
-//! A network here is plain numbers; `graph.rs` makes LDK's graph of it.
+//! Who can pay whom: the largest strongly connected component.
 
-pub mod graph;
-pub mod random;
-pub mod snapshot_file;
-
-/// A node, by its place.
-pub type Node = u32;
-
-/// One direction of a channel, as its source announces it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Direction {
-    /// Whether it is in use.
-    pub enabled: bool,
-    /// Least per HTLC, msat.
-    pub htlc_minimum_msat: u64,
-    /// Most per HTLC, msat.
-    pub htlc_maximum_msat: u64,
-    /// Flat fee, msat.
-    pub base_msat: u32,
-    /// Proportional fee, millionths.
-    pub ppm: u32,
-    /// Blocks.
-    pub cltv_expiry_delta: u16,
-}
-
-/// A channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Channel {
-    /// The node that direction 0 starts at, and the other.
-    pub ends: [Node; 2],
-    /// What it was funded with.
-    pub capacity_sat: u64,
-    /// From `ends[0]` to `ends[1]`, and back.
-    pub directions: [Direction; 2],
-}
-
-/// A public network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Network {
-    /// How many nodes.
-    pub nodes: u32,
-    /// Its channels.
-    pub channels: Vec<Channel>,
-}
+use super::{Network, Node};
 
 impl Network {
     /// The nodes of the largest set in which everybody can pay everybody over enabled
@@ -139,9 +95,10 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Channel, Direction};
     use super::*;
 
-    pub(super) fn channel(ends: [Node; 2], enabled: [bool; 2]) -> Channel {
+    fn channel(ends: [Node; 2], enabled: [bool; 2]) -> Channel {
         let direction = |enabled| Direction {
             enabled,
             htlc_minimum_msat: 1,

@@ -18,7 +18,7 @@ use node::store::MemoryDisk;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::{SimClock, SimEntropy, SimNet};
+use crate::live::{SimClock, SimEntropy, SimNet};
 
 /// Longest virtual time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(600);

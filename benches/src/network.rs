@@ -1,4 +1,6 @@
 //! LDK's graph of a network, and scorers that have learnt something about it.
+//!
+//! Networks themselves, read or generated, are `simnet::topology`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,8 +14,8 @@ use lightning::routing::scoring::ScoreUpdate;
 use lightning::types::features::ChannelFeatures;
 use lightning::util::logger::{Logger, Record};
 
-use super::random::Random;
-use super::{Network, Node};
+use simnet::random::Random;
+use simnet::topology::{Network, Node};
 
 /// A logger that says nothing: measurements are not of logging.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,187 @@
+//! Runs scenarios: one, or many at a time, each on a thread of its own.
+
+mod memory;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use memory::{MemoryError, needed_bytes};
+
+use crate::bench::machine::{Stopwatch, peak_rss_bytes};
+use crate::model::engine::{Control, Engine as Model, SEARCH_BYTES};
+use crate::report::files::{self, Timing, WriteError};
+use crate::report::{Identity, Recorder, Summary};
+use crate::scenario::{Document, Engine, ScenarioError, Variant};
+use crate::workload::{self, Workload};
+
+/// Why runs did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The scenario is at fault.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// It would not fit.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The results have no place.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// How to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Runs at a time.
+    pub jobs: usize,
+    /// Bytes that all of them together may take; none is what the machine has free.
+    pub memory: Option<u64>,
+}
+
+/// One run, done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// Its figures.
+    pub summary: Summary,
+    /// What it took.
+    pub timing: Timing,
+}
+
+/// Runs every variant of `document` on the model.
+///
+/// With `folder`, results go there: of one run right into it, of several into `run-1` and so on
+/// with tables of all beside them. Checks come first: if one variant is impossible or all would
+/// not fit into memory, nothing runs. Once `control` says stop, what runs ends as partial and
+/// the rest is left out.
+///
+/// # Errors
+///
+/// [`RunError`].
+pub fn run_model(
+    document: &Document,
+    variants: &[Variant],
+    limits: Limits,
+    folder: Option<&Path>,
+    control: &Arc<Control>,
+) -> Result<Vec<Done>, RunError> {
+    let jobs = limits.jobs.clamp(1, variants.len().max(1));
+    let mut needed = 0;
+    let mut checked: Vec<&[_]> = Vec::new();
+    for variant in variants {
+        // Seeds change no size and nothing that is checked.
+        if !checked.contains(&variant.settings.as_slice()) {
+            needed = needed.max(check(document, variant)?);
+            checked.push(&variant.settings);
+        }
+    }
+    memory::check(needed.saturating_mul(jobs as u64), jobs, limits.memory)?;
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Result<Done, RunError>>>> =
+        Mutex::new((0..variants.len()).map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(variant) = variants.get(place) else { break };
+                    if control.stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let name = format!("run-{}", place + 1);
+                    let folder = folder.map(|folder| {
+                        if variants.len() > 1 { folder.join(name) } else { folder.to_owned() }
+                    });
+                    let result = run_one(document, variant, folder.as_deref(), control);
+                    if result.is_err() {
+                        control.stop.store(true, Ordering::Relaxed);
+                    }
+                    results.lock().expect("no run panics while it holds this")[place] =
+                        Some(result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("no run panics while it holds this");
+    let done = results.into_iter().flatten().collect::<Result<Vec<Done>, RunError>>()?;
+    if let Some(folder) = folder.filter(|_| variants.len() > 1) {
+        let summaries: Vec<Summary> = done.iter().map(|done| done.summary.clone()).collect();
+        files::write_runs(folder, &summaries)?;
+    }
+    Ok(done)
+}
+
+/// About how many payments all variants have, where that can be said.
+///
+/// # Errors
+///
+/// [`ScenarioError`] if a variant is no scenario.
+pub fn expected_payments(
+    document: &Document,
+    variants: &[Variant],
+) -> Result<Option<u64>, ScenarioError> {
+    let mut sum = Some(0_u64);
+    for variant in variants {
+        let (document, scenario) = vary(document, variant)?;
+        let expected = workload::expected(&scenario, document.folder());
+        sum = sum.zip(expected).map(|(sum, expected)| sum.saturating_add(expected));
+    }
+    Ok(sum)
+}
+
+fn vary(
+    document: &Document,
+    variant: &Variant,
+) -> Result<(Document, crate::scenario::Scenario), ScenarioError> {
+    let document = document.with(&variant.settings)?;
+    let mut scenario = document.scenario()?;
+    scenario.seed = variant.seed.unwrap_or(scenario.seed);
+    Ok((document, scenario))
+}
+
+/// Checks a variant and returns what it would take, in bytes.
+fn check(document: &Document, variant: &Variant) -> Result<u64, RunError> {
+    let (document, scenario) = vary(document, variant)?;
+    scenario.check(Engine::Model, &document)?;
+    // What is to be generated is counted before it is made.
+    let before = memory::generated_bytes(&scenario);
+    memory::check(before, 1, None)?;
+    let topology = scenario.build(&document)?;
+    Workload::new(&scenario, &topology, document.folder()).map_err(ScenarioError::from)?;
+    Ok(needed_bytes(&scenario, &topology, document.folder()))
+}
+
+fn run_one(
+    document: &Document,
+    variant: &Variant,
+    folder: Option<&Path>,
+    control: &Control,
+) -> Result<Done, RunError> {
+    let (document, scenario) = vary(document, variant)?;
+    let watch = Stopwatch::start();
+    let topology = scenario.build(&document)?;
+    let workload =
+        Workload::new(&scenario, &topology, document.folder()).map_err(ScenarioError::from)?;
+    let recorder: Recorder = Model::new(&scenario, &topology, SEARCH_BYTES).run(workload, control);
+    let settings: BTreeMap<String, String> = variant
+        .settings
+        .iter()
+        .map(|setting| (setting.key.clone(), setting.value.to_string()))
+        .collect();
+    let identity = Identity::new(&scenario.name, Engine::Model, scenario.seed, settings);
+    let summary = Summary::new(identity, &recorder, &scenario.measure);
+    let cpu_s = watch.cpu().as_secs_f64();
+    let timing = Timing {
+        wall_s: watch.wall().as_secs_f64(),
+        cpu_s,
+        payments_per_cpu_second: recorder.payments.len() as f64 / cpu_s.max(1e-3),
+        peak_rss_bytes: peak_rss_bytes(),
+    };
+    if let Some(folder) = folder {
+        files::write_run(folder, &summary, &recorder, &timing)?;
+    }
+    Ok(Done { summary, timing })
+}
+
+#[cfg(test)]
+mod tests;
