@@ -113,7 +113,7 @@ pub async fn measure(args: &Args) -> Result<(), Failure> {
             let mut towers = TowerClient::new(door.clone());
             let mut most = 0;
             loop {
-                let list = towers.list_towers(pb::ListTowersRequest {}).await?.into_inner();
+                let list = towers.get_towers(pb::GetTowersRequest {}).await?.into_inner();
                 let view = list.towers.first().ok_or("the tower is not in the list")?;
                 most = most.max(view.backlog);
                 if view.backlog == 0 {

@@ -418,6 +418,7 @@ mod tests {
             include_str!("../../../proto/tributary/v1/payments.proto"),
             include_str!("../../../proto/tributary/v1/wallet.proto"),
             include_str!("../../../proto/tributary/v1/events.proto"),
+            include_str!("../../../proto/tributary/v1/tower.proto"),
         );
         let codes = [
             ("INVALID_ARGUMENT", Code::InvalidArgument),

@@ -43,14 +43,14 @@ impl Tower for TowerService {
         Ok(Response::new(v1::RemoveTowerResponse {}))
     }
 
-    async fn list_towers(
+    async fn get_towers(
         &self,
-        _request: Request<v1::ListTowersRequest>,
-    ) -> Result<Response<v1::ListTowersResponse>, Status> {
+        _request: Request<v1::GetTowersRequest>,
+    ) -> Result<Response<v1::GetTowersResponse>, Status> {
         let parts = self.door.parts()?;
         let towers = parts.towers.list().iter().map(guarding).collect();
         let outbox_bytes = parts.towers.outbox_bytes();
-        Ok(Response::new(v1::ListTowersResponse { towers, outbox_bytes }))
+        Ok(Response::new(v1::GetTowersResponse { towers, outbox_bytes }))
     }
 }
 

@@ -5,10 +5,11 @@
 //! tower wants, sends them in order, checks the receipts, and notes how far it came. A tower that
 //! is slow or gone holds up nobody but its own place; what the slowest one has is forgotten.
 //!
-//! - `service.rs`: the towers, their tasks, what the operator sees.
+//! - `service.rs`: the towers, and what the operator sees. `deliver.rs`: the task of each.
 //! - `record.rs`: what the store has of them. `make.rs`: appointments for one tower.
 //! - `link.rs`: the way to a tower, a seam: gRPC, or a tower in this process.
 
+mod deliver;
 mod link;
 mod make;
 mod record;

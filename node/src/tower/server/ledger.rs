@@ -433,8 +433,9 @@ impl Ledger {
         let (mut seen, mut next) = (0, Some(from));
         while let Some(from) = next.filter(|_| seen < TIDY_STEP) {
             let pairs = self.committer.scan(&Page::key_of(from), &to, TIDY_PAGES)?;
+            let mut is_more = pairs.len() == TIDY_PAGES;
             next = None;
-            for (key, value) in &pairs {
+            for (at, (key, value)) in pairs.iter().enumerate() {
                 let page = Page::decode(key, value)?;
                 seen += page.len();
                 next = Some(page.first() + 1);
@@ -449,10 +450,12 @@ impl Ledger {
                         writes.delete(blob_key(entry.number));
                     }
                 }
+                if seen >= TIDY_STEP {
+                    is_more |= at + 1 < pairs.len();
+                    break;
+                }
             }
-            if pairs.len() < TIDY_PAGES {
-                next = None;
-            }
+            next = next.filter(|_| is_more);
         }
         if let Some(kept) = kept {
             writes.put(kept.key(), kept.encode());

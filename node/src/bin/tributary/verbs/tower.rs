@@ -1,6 +1,6 @@
 //! `tower add`, `list`, `remove`.
 
-use proto::v1::{AddTowerRequest, ListTowersRequest, RemoveTowerRequest, TowerMode};
+use proto::v1::{AddTowerRequest, GetTowersRequest, RemoveTowerRequest, TowerMode};
 
 use super::money;
 use crate::args::tower::{TowerAddArgs, TowerRemoveArgs};
@@ -25,7 +25,7 @@ pub async fn add(client: &Client, out: Output, args: TowerAddArgs) -> Result<(),
 }
 
 pub async fn list(client: &Client, out: Output) -> Result<(), CliError> {
-    let towers = client.tower().list_towers(ListTowersRequest {}).await?.into_inner();
+    let towers = client.tower().get_towers(GetTowersRequest {}).await?.into_inner();
     out.answer(&towers, |towers| tower::list(&towers.towers, towers.outbox_bytes))
 }
 
