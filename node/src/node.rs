@@ -247,7 +247,7 @@ impl Node {
         let mut starting = loaded.listeners();
         starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         starting.push(Arc::clone(&swap_watch) as Arc<dyn ChainListener>);
-        let tower = tower::embedded(&config, keys, &environment, &committer, &fees)?;
+        let tower = tower::embedded(&config, keys, &environment, &committer, &fees, tip)?;
         starting.extend(tower.iter().map(|(_, guard)| Arc::clone(guard) as Arc<dyn ChainListener>));
         let caught_up = follower.catch_up(&starting, &tasks.stop_signal()).await;
         confirmations.caught_up(caught_up.ok_or(StartError::Stopped)?);

@@ -8,9 +8,9 @@ use channel_contracts::tower::TowerPolicy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::chain::ChainError;
 use crate::chain::fees::{FEERATE_CEILING, FeeEstimates};
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
+use crate::chain::{BlockRef, ChainError};
 use crate::config::{Config, TowerConfig};
 use crate::environment::{Committing, Environment};
 use crate::keys::Keys;
@@ -63,6 +63,8 @@ pub struct Surroundings<'a> {
     pub committer: Committer,
     /// What answers pay.
     pub fees: FeeEstimates,
+    /// Where a tower that is new begins.
+    pub tip: BlockRef,
 }
 
 /// A tower, and the eye that must see every block.
@@ -75,7 +77,7 @@ pub type Assembled = (Arc<Tower>, Arc<Guard>);
 ///
 /// If the store cannot be read.
 pub fn assemble(around: Surroundings<'_>) -> Result<Assembled, StoreError> {
-    let Surroundings { config, keys, environment, committer, fees } = around;
+    let Surroundings { config, keys, environment, committer, fees, tip } = around;
     let ledger = Arc::new(Ledger::open(committer.clone())?);
     let sat_per_vb = config.feerate_max_sat_per_vb;
     let guard = Arc::new(Guard::open(GuardParts {
@@ -86,6 +88,7 @@ pub fn assemble(around: Surroundings<'_>) -> Result<Assembled, StoreError> {
         fees,
         feerate_max: FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING),
         mempool_every: Duration::from_millis(config.mempool_poll_ms),
+        tip,
     })?);
     let tower = Arc::new(Tower::new(TowerParts {
         secret: keys.tower_secrets().identity(),
@@ -136,13 +139,14 @@ pub(super) fn embedded(
     environment: &Environment,
     committer: &Committer,
     fees: &FeeEstimates,
+    tip: BlockRef,
 ) -> Result<Option<Assembled>, StoreError> {
     if config.tower.listen.is_empty() && config.tower.open_listen.is_empty() {
         return Ok(None);
     }
     let (committer, fees) = (committer.clone(), fees.clone());
     let config = &config.tower;
-    assemble(Surroundings { config, keys, environment, committer, fees }).map(Some)
+    assemble(Surroundings { config, keys, environment, committer, fees, tip }).map(Some)
 }
 
 /// A running tower.
@@ -204,6 +208,7 @@ impl TowerProcess {
             environment: &environment,
             committer: committer.clone(),
             fees: fees.clone(),
+            tip: environment.chain.tip().await?,
         })?;
         let mut follower = Follower::new(
             Arc::clone(&environment.chain),

@@ -53,6 +53,8 @@ pub struct GuardParts {
     pub feerate_max: FeeRate,
     /// How often the mempool is looked at.
     pub mempool_every: Duration,
+    /// Where a tower that is new begins.
+    pub tip: BlockRef,
 }
 
 /// What a tower did about a breach, for its operator.
@@ -120,7 +122,14 @@ impl Guard {
         }
         let positions = match parts.committer.get(&Table::TowerMeta.key(POSITIONS_KEY))? {
             Some(value) => decode(Table::TowerMeta, &value)?,
-            None => Vec::new(),
+            // A tower begins its watch at the tip, and knows from then on where it is.
+            None => {
+                let positions = vec![parts.tip];
+                let mut writes = Batch::default();
+                writes.put(Table::TowerMeta.key(POSITIONS_KEY), encode(&positions));
+                let _begun_again_after_a_crash = parts.committer.enqueue(writes);
+                positions
+            }
         };
         let fresh = breaches.keys().copied().collect();
         let ticket = parts.committer.now();
