@@ -78,15 +78,6 @@ impl Memory {
     }
 }
 
-/// What this very process has in memory.
-///
-/// # Errors
-///
-/// If the system does not say.
-pub fn own_memory() -> Result<Memory, Failure> {
-    Memory::read(&std::fs::read_to_string("/proc/self/status")?)
-}
-
 /// What a process has used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use clap::Args as ClapArgs;
 use node::config::{Config, TowerConfig};
-use node::environment::{Committing, Environment, OsEntropy, SystemClock, TcpLinks};
+use node::environment::OsEntropy;
 use node::keys::{Keys, RecoveryPhrase, WordCount};
 use node::node::tower::TowerProcess;
 use node::store::{EngineKind, StoreOptions};
@@ -69,19 +69,10 @@ pub async fn measure(args: &Args) -> Result<(), Failure> {
     let line = Line::start(2, args.amount_msat).await?;
     let dir = tempfile::tempdir()?;
     let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
-    let keys = Keys::in_memory(Network::Regtest, &phrase, "");
+    let keys = Arc::new(Keys::in_memory(Network::Regtest, &phrase, ""));
     let start = async |listen: &str| {
-        let chain = line.chain();
-        let environment = Environment {
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(OsEntropy),
-            chain: chain.source(),
-            broadcaster: chain.broadcaster(),
-            fees: chain.fees(),
-            store: node::store::open(dir.path(), EngineKind::Fjall, &StoreOptions::default())?,
-            links: Arc::new(TcpLinks),
-            committing: Committing::Thread,
-        };
+        let store = node::store::open(dir.path(), EngineKind::Fjall, &StoreOptions::default())?;
+        let environment = line.chain().environment(store);
         let tower = TowerConfig { listen: listen.to_owned(), ..TowerConfig::default() };
         let config = Config { tower, ..Config::default() };
         Ok::<_, Failure>(TowerProcess::start(&config, &keys, environment).await?)

@@ -6,6 +6,8 @@
 
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
+mod chores;
+mod cycle;
 mod policies;
 mod services;
 pub mod tower;
@@ -26,7 +28,7 @@ use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::chain::{BlockRef, ChainError};
 use crate::channels::{ChannelParts, Channels};
 use crate::config::{ChainBackend, Config, network_name};
-use crate::environment::{Committing, Environment, LinkError};
+use crate::environment::{Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
 use crate::keys::Keys;
 use crate::lightning::types::NodeId;
@@ -42,17 +44,12 @@ use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
 use crate::tower::client::{self as guards, Towers};
-use crate::unroll::{self, Unroller};
+use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+use chores::{announce, housekeeping};
+use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 use services::Services;
-
-/// How often slow housekeeping of services runs.
-const TICK: Duration = Duration::from_secs(5);
-/// How often old idempotency records are looked for.
-const PRUNE: Duration = Duration::from_secs(3_600);
-/// How often the node tells announced peers who it is.
-const ANNOUNCE: Duration = Duration::from_secs(3_600);
 
 /// Why a node does not start. Nothing was broadcast, paid or answered.
 #[derive(Debug, thiserror::Error)]
@@ -177,19 +174,11 @@ impl Node {
         environment: Environment,
     ) -> Result<Self, StartError> {
         let tasks = Tasks::new();
-        let committer = Committer::new(Arc::clone(&environment.store));
-        // Outlives the tasks: the last batch is written after they have ended.
-        let cycle = Tasks::new();
-        match environment.committing {
-            Committing::Thread => drop(committer.run_thread().map_err(StartError::Thread)?),
-            Committing::Inline => cycle.spawn("commit", committer.clone().run_task()),
-        }
+        let committer = begin_commits(&environment).map_err(StartError::Thread)?;
         let started =
             Self::assemble(config, &keys, environment, committer.clone(), tasks.clone()).await;
         if started.is_err() {
-            tasks.stop().await;
-            committer.stop();
-            committer.stopped().await;
+            end(&tasks, &committer).await;
         }
         started
     }
@@ -247,8 +236,18 @@ impl Node {
         let mut starting = loaded.listeners();
         starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         starting.push(Arc::clone(&swap_watch) as Arc<dyn ChainListener>);
-        let tower = tower::embedded(&config, keys, &environment, &committer, &fees, tip)?;
-        starting.extend(tower.iter().map(|(_, guard)| Arc::clone(guard) as Arc<dyn ChainListener>));
+        let tower = tower::embedded(tower::Surroundings {
+            config: &config.tower,
+            keys,
+            environment: &environment,
+            committer: committer.clone(),
+            fees: fees.clone(),
+            wallet: Arc::clone(&wallet),
+            broadcasts: broadcasts.clone(),
+            tip,
+        })?;
+        let guard = tower.as_ref().map(|tower| Arc::clone(&tower.guard) as Arc<dyn ChainListener>);
+        starting.extend(guard.clone());
         let caught_up = follower.catch_up(&starting, &tasks.stop_signal()).await;
         confirmations.caught_up(caught_up.ok_or(StartError::Stopped)?);
         drop(starting);
@@ -294,11 +293,14 @@ impl Node {
         ));
         let unroller = Arc::new(Unroller::open(unroll::Parts {
             committer: committer.clone(),
-            lightning: Arc::clone(&lightning),
-            channels: Arc::clone(&channels),
+            table: Table::Unroll,
+            paths: Arc::new(OwnPaths {
+                lightning: Arc::clone(&lightning),
+                channels: Arc::clone(&channels),
+                confirmations: Arc::clone(&confirmations),
+            }),
             wallet: Arc::clone(&wallet),
             fees: fees.clone(),
-            confirmations: Arc::clone(&confirmations),
             chain: Arc::clone(&environment.chain),
             broadcasts: broadcasts.clone(),
             feerate_max: exit_feerate_max(&config),
@@ -361,13 +363,14 @@ impl Node {
         let mut listeners = lightning.listeners();
         listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
         listeners.push(swap_watch as Arc<dyn ChainListener>);
-        if let Some((tower, guard)) = &tower {
-            listeners.push(Arc::clone(guard) as Arc<dyn ChainListener>);
-            tower::open_doors(&config.tower, tower, guard, &tasks).await?;
+        listeners.extend(guard);
+        if let Some(tower) = &tower {
+            tower::open_doors(&config.tower, tower, &sync, &tasks).await?;
         }
         listeners.push(Arc::new(broadcasts.clone()));
         tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
+        tasks.spawn("guarded paths", Arc::clone(&towers).guard_paths(Arc::clone(&batches)));
         tasks.spawn("swaps", Arc::clone(&swaps).run(sync.clone(), tasks.clone()));
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
         tasks.spawn(
@@ -471,9 +474,7 @@ impl Node {
     pub async fn stop(self) {
         let stopping = DomainEvent::Node(NodeEvent::Stopping);
         let _last = self.journal.append(&[stopping], Batch::default());
-        self.tasks.stop().await;
-        self.committer.stop();
-        self.committer.stopped().await;
+        end(&self.tasks, &self.committer).await;
         tracing::info!("node stopped");
     }
 }
@@ -547,52 +548,4 @@ async fn birthday(
     }
     let hash = environment.chain.block_hash(height).await?;
     Ok(hash.map(|hash| BlockRef { height, hash }))
-}
-
-async fn housekeeping(
-    payments: Arc<Payments>,
-    channels: Arc<Channels>,
-    idempotency: Idempotency,
-    journal: Journal,
-    mut sync: watch::Receiver<SyncState>,
-    tasks: Tasks,
-) {
-    let mut tick = tokio::time::interval(TICK);
-    let mut prune = tokio::time::interval(PRUNE);
-    loop {
-        tokio::select! {
-            biased;
-            () = tasks.stopped() => break,
-            changed = sync.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                let height = synced_height(&sync.borrow_and_update());
-                payments.block_connected(height);
-            }
-            _ = tick.tick() => channels.tick(),
-            _ = prune.tick() => {
-                if let Err(error) = idempotency.prune(journal.now()) {
-                    tracing::warn!(%error, "old idempotency records stay for now");
-                }
-            }
-        }
-    }
-}
-
-async fn announce(lightning: Arc<Lightning>, config: Config, tasks: Tasks) {
-    let addresses: Vec<std::net::SocketAddr> = config
-        .lightning
-        .announce_addresses
-        .iter()
-        .filter_map(|address| address.parse().ok())
-        .collect();
-    let mut timer = tokio::time::interval(ANNOUNCE);
-    loop {
-        tokio::select! {
-            biased;
-            () = tasks.stopped() => break,
-            _ = timer.tick() => lightning.announce(&config.alias, &addresses),
-        }
-    }
 }

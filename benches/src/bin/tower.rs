@@ -19,9 +19,9 @@ use bitcoin::{Network, Txid, hashes::Hash};
 use channel_contracts::tower::Locator;
 use clap::Parser;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use node::chain::embedded::{EmbeddedChain, EmbeddedConfig};
 use node::config::{Config, TowerConfig};
-use node::environment::{Committing, Environment, OsEntropy, SystemClock, TcpLinks};
+use node::dev::DevChain;
+use node::environment::OsEntropy;
 use node::keys::{Keys, RecoveryPhrase, WordCount};
 use node::node::tower::TowerProcess;
 use node::rpc::tower_link::GrpcTowers;
@@ -29,6 +29,7 @@ use node::store::{EngineKind, StoreOptions};
 use node::tower::client::{TowerLink, TowerLinks};
 use node::tower::server::SignedAppointment;
 use serde::Serialize;
+use simnet::bench::machine::peak_rss_bytes;
 use tokio::time::Instant;
 
 /// Appointments in one request, as a node sends them.
@@ -81,24 +82,17 @@ struct Figures {
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
     let dir = tempfile::tempdir()?;
-    let chain = EmbeddedChain::new(EmbeddedConfig::default(), Arc::new(SystemClock));
+    let private = DevChain::embedded();
+    let chain = private.as_embedded().ok_or("the chain is embedded")?;
     let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
-    let keys = Keys::in_memory(Network::Regtest, &phrase, "");
+    let keys = Arc::new(Keys::in_memory(Network::Regtest, &phrase, ""));
     let start = async || {
         let engine = match args.engine.as_str() {
             "sled" => EngineKind::Sled,
             _ => EngineKind::Fjall,
         };
-        let environment = Environment {
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(OsEntropy),
-            chain: Arc::new(chain.clone()),
-            broadcaster: Arc::new(chain.clone()),
-            fees: Arc::new(chain.clone()),
-            store: node::store::open(dir.path(), engine, &StoreOptions::default())?,
-            links: Arc::new(TcpLinks),
-            committing: Committing::Thread,
-        };
+        let store = node::store::open(dir.path(), engine, &StoreOptions::default())?;
+        let environment = private.environment(store);
         let tower = TowerConfig {
             listen: "127.0.0.1:0".into(),
             appointments_max: u64::MAX / 2,
@@ -111,7 +105,7 @@ async fn main() -> Result<(), Failure> {
     let tower = start().await?;
     let taken = fill(&tower, args.appointments).await?;
     let secp = Secp256k1::new();
-    let [in_block, in_mempool] = [1, 2].map(|number| Breach::new(&secp, &chain, number));
+    let [in_block, in_mempool] = [1, 2].map(|number| Breach::new(&secp, chain, number));
     let (in_block, in_mempool) = (in_block?, in_mempool?);
     let client = client(0);
     let link = GrpcTowers.link(tower.tower.key(), &tower.address)?;
@@ -133,8 +127,8 @@ async fn main() -> Result<(), Failure> {
     }
     let disk = tower.committer.store().disk_bytes();
     let block_lookup_ms = look_up(&tower);
-    let breach_to_broadcast_ms = in_block.answered_in_block(&chain).await?;
-    let mempool_breach_to_broadcast_ms = in_mempool.answered_in_mempool(&chain).await?;
+    let breach_to_broadcast_ms = in_block.answered_in_block(chain).await?;
+    let mempool_breach_to_broadcast_ms = in_mempool.answered_in_mempool(chain).await?;
     let figures = Figures {
         appointments: args.appointments,
         engine: args.engine.clone(),
@@ -145,7 +139,7 @@ async fn main() -> Result<(), Failure> {
         start_seconds,
         breach_to_broadcast_ms,
         mempool_breach_to_broadcast_ms,
-        peak_rss_bytes: benches::process::own_memory()?.peak,
+        peak_rss_bytes: peak_rss_bytes(),
     };
     println!("{}", serde_json::to_string_pretty(&figures)?);
     tower.stop().await;

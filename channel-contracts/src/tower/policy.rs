@@ -1,6 +1,6 @@
 //! What a tower takes from a client, and what it spends for one.
 
-use bitcoin::{Amount, FeeRate, absolute};
+use bitcoin::{FeeRate, absolute};
 
 use super::appointment::Appointment;
 use super::seal::{BLOB_LEN_MAX, BLOB_OVERHEAD, Mode};
@@ -105,15 +105,9 @@ pub enum PolicyError {
         /// The name of the setting.
         name: &'static str,
     },
-    /// The budget is more than all bitcoin.
-    #[error("fee budget {budget} is more than there will ever be")]
-    Budget {
-        /// The budget asked for.
-        budget: Amount,
-    },
 }
 
-/// What a tower takes from a client, and what it spends for one.
+/// What a tower takes from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TowerPolicy {
     /// The feerates it advises blind clients to sign for.
@@ -126,13 +120,11 @@ pub struct TowerPolicy {
     pub appointments_max: u64,
     /// Blocks for which a registration counts.
     pub registration_blocks: u32,
-    /// What its wallet adds to the fee of one breach at most; `None` if it adds no inputs.
-    pub fee_budget: Option<Amount>,
 }
 
 impl Default for TowerPolicy {
     /// A blind tower: the default levels, blobs up to 64 KiB, 100,000 appointments for a year of
-    /// blocks, no fee inputs.
+    /// blocks.
     fn default() -> Self {
         Self {
             fee_levels: FeeLevels::default(),
@@ -140,7 +132,6 @@ impl Default for TowerPolicy {
             blob_bytes_max: BLOB_LEN_MAX,
             appointments_max: 100_000,
             registration_blocks: 52_560,
-            fee_budget: None,
         }
     }
 }
@@ -204,10 +195,7 @@ impl TowerPolicy {
         if self.registration_blocks == 0 {
             return Err(PolicyError::Zero { name: "registration_blocks" });
         }
-        match self.fee_budget {
-            Some(budget) if budget > Amount::MAX_MONEY => Err(PolicyError::Budget { budget }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Decides whether an appointment is taken.

@@ -51,7 +51,7 @@ pub use policy::{BatchPolicy, BatchRole};
 pub use requests::{JoinError, JoinRequest};
 pub use service::Batches;
 pub use settlement::{ReleaseError, SettlementView};
-pub use view::{BatchView, JoinState, JoinView};
+pub use view::{BatchView, JoinState, JoinView, LiveLeaf};
 
 use crate::chain::ChainSource;
 use crate::chain::broadcast::BroadcastQueue;

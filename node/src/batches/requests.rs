@@ -10,7 +10,7 @@ use super::BatchPolicy;
 use super::record::{EventLog, UserBegun};
 use super::service::{Batches, Effect, State, height};
 use super::user::UserLife;
-use super::view::{BatchView, JoinView, batch_view, join_view};
+use super::view::{BatchView, JoinView, LiveLeaf, batch_view, join_view, live_leaf};
 use crate::chain::fees::FeePurpose;
 use crate::chain::virtual_confirmation::SignedLeaf;
 use crate::journal::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
@@ -196,6 +196,12 @@ impl Batches {
     /// This node's wishes.
     pub async fn joins(&self) -> Vec<JoinView> {
         self.state.lock().await.user.values().map(|life| join_view(&self.parts, life)).collect()
+    }
+
+    /// This user's channels that live in batches.
+    pub async fn live_leaves(&self) -> Vec<LiveLeaf> {
+        let state = self.state.lock().await;
+        state.user.values().filter_map(|life| live_leaf(&self.parts, life)).collect()
     }
 
     /// This hub's batches.

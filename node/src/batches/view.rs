@@ -1,8 +1,8 @@
 //! What callers see of wishes and batches.
 
 use bitcoin::{Amount, OutPoint, Txid, absolute};
-use channel_contracts::batch::{BatchId, HubPhase, RegistrationId, UserPhase};
-use channel_contracts::tree::ExitCost;
+use channel_contracts::batch::{BatchId, HubPhase, LeafState, RegistrationId, UserPhase};
+use channel_contracts::tree::{ExitCost, SignedPath};
 
 use super::Parts;
 use super::hub::HubLife;
@@ -61,6 +61,26 @@ pub struct BatchView {
     pub left_out: Vec<(NodeId, String)>,
     /// The batch transaction, once there is one.
     pub txid: Option<Txid>,
+}
+
+/// A channel of a batch that lives, as one who guards it must know it.
+#[derive(Debug, Clone)]
+pub struct LiveLeaf {
+    /// Its funding output.
+    pub funding: OutPoint,
+    /// The way onto the chain.
+    pub path: SignedPath,
+    /// The height at which it must be published if the channel is not retired.
+    pub deadline: absolute::Height,
+}
+
+/// The channel of a wish, if it lives and is not on chain.
+pub(super) fn live_leaf(parts: &Parts, life: &UserLife) -> Option<LiveLeaf> {
+    let UserPhase::Leaf(LeafState::Confirmed { .. }) = life.machine.phase() else { return None };
+    let funding = life.funding()?;
+    let path = parts.confirmations.path_to(funding.txid)?;
+    let deadline = life.machine.deadlines()?.user_deadline();
+    Some(LiveLeaf { funding, path, deadline })
 }
 
 /// What a caller sees of a wish.

@@ -1,5 +1,6 @@
 //! Section `[tower]`: this node, or this process, as a tower for others.
 
+use bitcoin::secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// Section `[tower]`.
@@ -18,6 +19,10 @@ pub struct TowerConfig {
     pub registration_blocks: u32,
     /// Whether remedies with secrets are taken.
     pub takes_trusted: bool,
+    /// Keys of the clients for whom the tower spends money of its own, 33 bytes in hex each.
+    pub household: Vec<PublicKey>,
+    /// The most that it spends on one of their paths or breaches, satoshis.
+    pub fee_budget_sat: u64,
     /// The most that answers to breaches pay, sat/vB.
     pub feerate_max_sat_per_vb: u64,
     /// How often the mempool is looked at, milliseconds.
@@ -35,6 +40,8 @@ impl Default for TowerConfig {
             appointments_max: 10_000_000,
             registration_blocks: 52_560,
             takes_trusted: false,
+            household: Vec::new(),
+            fee_budget_sat: 0,
             feerate_max_sat_per_vb: 1_000,
             mempool_poll_ms: 500,
             outbox_max_mib: 4_096,

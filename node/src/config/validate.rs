@@ -261,6 +261,12 @@ impl Config {
             "blocks are looked at as they come",
         )?;
         within(
+            "tower.fee_budget_sat",
+            tower.fee_budget_sat,
+            0..=100_000_000,
+            "it is what the tower spends of its own on one path or breach",
+        )?;
+        within(
             "tower.outbox_max_mib",
             tower.outbox_max_mib,
             1..=1_048_576,

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use super::bitcoind::{Bitcoind, find_bitcoind};
 use crate::chain::embedded::{BlockError, EmbeddedChain, EmbeddedConfig, FundError};
 use crate::chain::{BlockRef, Broadcaster, ChainError, ChainSource, FeeSource, TxStatus};
-use crate::environment::SystemClock;
+use crate::environment::{Committing, Environment, OsEntropy, SystemClock, TcpLinks};
+use crate::store::Store;
 
 /// Why the private chain does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +129,20 @@ impl DevChain {
         match &self.backend {
             Backend::Embedded(chain) => Arc::new(chain.clone()),
             Backend::Bitcoind(bitcoind) => Arc::new(bitcoind.chain.clone()),
+        }
+    }
+
+    /// The seams of a node or tower on this chain: everything real but the chain.
+    pub fn environment(&self, store: Arc<dyn Store>) -> Environment {
+        Environment {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            chain: self.source(),
+            broadcaster: self.broadcaster(),
+            fees: self.fees(),
+            store,
+            links: Arc::new(TcpLinks),
+            committing: Committing::Thread,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::chain::{DevChain, DevChainError};
 use crate::channels::{ChannelState, ChannelView, OpenError, OpenRequest};
 use crate::config::{BatchRole, ChainBackend, Config};
-use crate::environment::{Committing, Entropy, Environment, OsEntropy, SystemClock, TcpLinks};
+use crate::environment::{Entropy, Environment, OsEntropy};
 use crate::keys::{Keys, RecoveryPhrase, WordCount};
 use crate::lightning::types::ChannelRef;
 use crate::node::{Node, StartError};
@@ -430,20 +430,11 @@ fn timeout(what: &str, at_most: Duration) -> ClusterError {
     ClusterError::Timeout { what: what.to_owned(), seconds: at_most.as_secs() }
 }
 
-/// The seams of a node on `chain`: everything real but the chain.
+/// The seams of a node on `chain`, with its own store.
 fn environment(dev: &DevNode, chain: &DevChain) -> Result<Environment, ClusterError> {
     let store: Arc<dyn Store> = match &dev.disk {
         Some(disk) => Arc::new(disk.open()),
         None => open_store(&dev.config)?,
     };
-    Ok(Environment {
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(OsEntropy),
-        chain: chain.source(),
-        broadcaster: chain.broadcaster(),
-        fees: chain.fees(),
-        store,
-        links: Arc::new(TcpLinks),
-        committing: Committing::Thread,
-    })
+    Ok(chain.environment(store))
 }

@@ -166,14 +166,9 @@ impl Idempotency {
     ///
     /// If the store cannot be read.
     pub fn prune(&self, now: Duration) -> Result<usize, StoreError> {
-        let (mut from, to) = Table::Idempotency.range();
+        let (from, to) = Table::Idempotency.range();
         let mut gone = 0;
-        loop {
-            let pairs = self.committer.scan(&from, &to, PRUNE_STEP)?;
-            let Some((last, _)) = pairs.last() else {
-                return Ok(gone);
-            };
-            from = [&last[..], &[0]].concat();
+        self.committer.scan_steps(&from, &to, PRUNE_STEP, |pairs| {
             let mut batch = Batch::default();
             for (key, value) in pairs {
                 let old = ciborium::from_reader::<Record, _>(&value[..])
@@ -186,6 +181,8 @@ impl Idempotency {
             if !batch.is_empty() {
                 let _nobody_waits = self.committer.enqueue(batch);
             }
-        }
+            Ok(())
+        })?;
+        Ok(gone)
     }
 }

@@ -155,7 +155,7 @@ impl MonitorPersister {
                 ..Written::default()
             };
             let (from, to) = update_range(&name);
-            for (key, bytes) in read_range(&self.committer, from, to)? {
+            for (key, bytes) in read_range(&self.committer, &from, &to)? {
                 let update = ChannelMonitorUpdate::read(&mut &bytes[..])
                     .map_err(|error| unreadable("update of channel monitor", &error))?;
                 written.update_bytes += key.len() + bytes.len();
@@ -200,7 +200,7 @@ impl MonitorPersister {
                 batch.delete(Table::Monitor.key(&name));
             }
             let (from, to) = update_range(&name);
-            for (key, _) in read_range(&self.committer, from, to)? {
+            for (key, _) in read_range(&self.committer, &from, &to)? {
                 batch.delete(key);
             }
             batch.delete(renewed_key(&name));
@@ -335,31 +335,20 @@ fn update_range(name: &str) -> (Vec<u8>, Vec<u8>) {
 
 fn read_table(committer: &Committer, table: Table) -> Result<Vec<Pair>, StoreError> {
     let (from, to) = table.range();
-    let pairs = read_range(committer, from, to)?;
+    let pairs = read_range(committer, &from, &to)?;
     Ok(pairs
         .into_iter()
         .filter_map(|(key, value)| Some((table.rest(&key)?.to_vec(), value)))
         .collect())
 }
 
-fn read_range(
-    committer: &Committer,
-    mut from: Vec<u8>,
-    to: Vec<u8>,
-) -> Result<Vec<Pair>, StoreError> {
+fn read_range(committer: &Committer, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
     let mut all = Vec::new();
-    loop {
-        let step = committer.scan(&from, &to, LOAD_STEP)?;
-        let done = step.len() < LOAD_STEP;
-        all.extend(step);
-        match all.last() {
-            Some((last, _)) if !done => {
-                from = last.clone();
-                from.push(0);
-            }
-            _ => return Ok(all),
-        }
-    }
+    committer.scan_steps(from, to, LOAD_STEP, |pairs| {
+        all.extend(pairs);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 fn failed(error: StoreError) -> io::Error {
@@ -420,7 +409,7 @@ impl KVStoreSync for LdkObjects {
         let prefix = Self::key(primary, secondary, "");
         let mut to = prefix.clone();
         *to.last_mut().expect("a key ends in its separator") += 1;
-        let pairs = read_range(&self.committer, prefix.clone(), to).map_err(failed)?;
+        let pairs = read_range(&self.committer, &prefix, &to).map_err(failed)?;
         Ok(pairs
             .into_iter()
             .map(|(key, _)| String::from_utf8_lossy(&key[prefix.len()..]).into_owned())

@@ -8,16 +8,22 @@ use channel_contracts::tower::TowerPolicy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::cycle::{begin_commits, end};
+use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::{FEERATE_CEILING, FeeEstimates};
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::{BlockRef, ChainError};
 use crate::config::{Config, TowerConfig};
-use crate::environment::{Committing, Environment};
+use crate::environment::Environment;
 use crate::keys::Keys;
 use crate::rpc::{open_tower, watchtower};
 use crate::runtime::Tasks;
-use crate::store::{Committer, StoreError};
-use crate::tower::server::{Guard, GuardParts, Ledger, Tower, TowerParts};
+use crate::store::{Committer, StoreError, Table};
+use crate::tower::server::{
+    Guard, GuardParts, Household, Ledger, Purse, Tower, TowerParts, Watches,
+};
+use crate::unroll::{self, Paths, Reason, UnrollError, Unroller};
+use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
 
 /// How often the tower tidies up.
 const TIDY: Duration = Duration::from_secs(1);
@@ -33,6 +39,9 @@ pub enum StartTowerError {
     /// The chain source.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The wallet.
+    #[error(transparent)]
+    Wallet(#[from] OpenWalletError),
     /// An address of a door.
     #[error(
         "cannot serve clients on {address}: {source}; is another tower running there? Set tower.listen"
@@ -63,12 +72,23 @@ pub struct Surroundings<'a> {
     pub committer: Committer,
     /// What answers pay.
     pub fees: FeeEstimates,
+    /// The coins that pay for its household.
+    pub wallet: Arc<Wallet>,
+    /// The way out.
+    pub broadcasts: BroadcastQueue,
     /// Where a tower that is new begins.
     pub tip: BlockRef,
 }
 
-/// A tower, and the eye that must see every block.
-pub type Assembled = (Arc<Tower>, Arc<Guard>);
+/// A tower that is put together.
+pub struct Assembled {
+    /// What its clients meet.
+    pub tower: Arc<Tower>,
+    /// The eye that must see every block.
+    pub guard: Arc<Guard>,
+    /// Publishes paths of its household.
+    unroller: Arc<Unroller>,
+}
 
 /// Reads what a tower has promised, and puts it together. It hears of the chain once its guard is
 /// among the follower's listeners.
@@ -77,16 +97,36 @@ pub type Assembled = (Arc<Tower>, Arc<Guard>);
 ///
 /// If the store cannot be read.
 pub fn assemble(around: Surroundings<'_>) -> Result<Assembled, StoreError> {
-    let Surroundings { config, keys, environment, committer, fees, tip } = around;
+    let Surroundings { config, keys, environment, committer, fees, wallet, broadcasts, tip } =
+        around;
     let ledger = Arc::new(Ledger::open(committer.clone())?);
+    let household = Household {
+        clients: config.household.iter().copied().collect(),
+        budget: Amount::from_sat(config.fee_budget_sat),
+    };
+    let chain = Arc::clone(&environment.chain);
+    let watches = Arc::new(Watches::open(committer.clone(), chain, household)?);
     let sat_per_vb = config.feerate_max_sat_per_vb;
+    let feerate_max = FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING);
+    let unroller = Arc::new(Unroller::open(unroll::Parts {
+        committer: committer.clone(),
+        table: Table::TowerUnroll,
+        paths: Arc::clone(&watches) as Arc<dyn Paths>,
+        wallet: Arc::clone(&wallet),
+        fees: fees.clone(),
+        chain: Arc::clone(&environment.chain),
+        broadcasts,
+        feerate_max,
+    })?);
     let guard = Arc::new(Guard::open(GuardParts {
         ledger: Arc::clone(&ledger),
+        watches: Arc::clone(&watches),
+        purse: Purse::new(wallet, committer.clone()),
         committer: committer.clone(),
         chain: Arc::clone(&environment.chain),
         broadcaster: Arc::clone(&environment.broadcaster),
         fees,
-        feerate_max: FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FEERATE_CEILING),
+        feerate_max,
         mempool_every: Duration::from_millis(config.mempool_poll_ms),
         tip,
     })?);
@@ -97,8 +137,9 @@ pub fn assemble(around: Surroundings<'_>) -> Result<Assembled, StoreError> {
         committer,
         ledger,
         guard: Arc::clone(&guard),
+        watches,
     }));
-    Ok((tower, guard))
+    Ok(Assembled { tower, guard, unroller })
 }
 
 /// Lets a tower look at the chain and clients in, until the stop signal of `tasks`. Returns where
@@ -109,12 +150,16 @@ pub fn assemble(around: Surroundings<'_>) -> Result<Assembled, StoreError> {
 /// [`StartTowerError::CannotListen`].
 pub async fn open_doors(
     config: &TowerConfig,
-    tower: &Arc<Tower>,
-    guard: &Arc<Guard>,
+    assembled: &Assembled,
+    sync: &watch::Receiver<SyncState>,
     tasks: &Tasks,
 ) -> Result<(String, String), StartTowerError> {
+    let Assembled { tower, guard, unroller } = assembled;
     tasks.spawn("tower guard", Arc::clone(guard).run(tasks.clone()));
     tasks.spawn("tower housekeeping", keep_house(Arc::clone(tower), tasks.clone()));
+    tasks.spawn("tower unroller", Arc::clone(unroller).run(sync.clone(), tasks.clone()));
+    let (watching, publishing) = (Arc::clone(tower), Arc::clone(unroller));
+    tasks.spawn("tower paths", publish(watching, publishing, sync.clone(), tasks.clone()));
     let mut own = String::new();
     if let Some((listener, address)) = bind(&config.listen).await? {
         watchtower::serve(Arc::clone(tower), listener, tasks);
@@ -133,26 +178,19 @@ pub async fn open_doors(
 /// # Errors
 ///
 /// If the store cannot be read.
-pub(super) fn embedded(
-    config: &Config,
-    keys: &Keys,
-    environment: &Environment,
-    committer: &Committer,
-    fees: &FeeEstimates,
-    tip: BlockRef,
-) -> Result<Option<Assembled>, StoreError> {
-    if config.tower.listen.is_empty() && config.tower.open_listen.is_empty() {
+pub(super) fn embedded(around: Surroundings<'_>) -> Result<Option<Assembled>, StoreError> {
+    if around.config.listen.is_empty() && around.config.open_listen.is_empty() {
         return Ok(None);
     }
-    let (committer, fees) = (committer.clone(), fees.clone());
-    let config = &config.tower;
-    assemble(Surroundings { config, keys, environment, committer, fees, tip }).map(Some)
+    assemble(around).map(Some)
 }
 
 /// A running tower.
 pub struct TowerProcess {
     /// The tower.
     pub tower: Arc<Tower>,
+    /// The coins that pay for its household.
+    pub wallet: Arc<Wallet>,
     /// The way to the store.
     pub committer: Committer,
     /// How far the chain was followed.
@@ -172,28 +210,21 @@ impl TowerProcess {
     /// See [`StartTowerError`].
     pub async fn start(
         config: &Config,
-        keys: &Keys,
+        keys: &Arc<Keys>,
         environment: Environment,
     ) -> Result<Self, StartTowerError> {
         let tasks = Tasks::new();
-        let committer = Committer::new(Arc::clone(&environment.store));
-        let cycle = Tasks::new();
-        match environment.committing {
-            Committing::Thread => drop(committer.run_thread().map_err(StartTowerError::Thread)?),
-            Committing::Inline => cycle.spawn("commit", committer.clone().run_task()),
-        }
+        let committer = begin_commits(&environment).map_err(StartTowerError::Thread)?;
         let started = Self::assemble(config, keys, environment, committer.clone(), &tasks).await;
         if started.is_err() {
-            tasks.stop().await;
-            committer.stop();
-            committer.stopped().await;
+            end(&tasks, &committer).await;
         }
         started
     }
 
     async fn assemble(
         config: &Config,
-        keys: &Keys,
+        keys: &Arc<Keys>,
         environment: Environment,
         committer: Committer,
         tasks: &Tasks,
@@ -202,35 +233,54 @@ impl TowerProcess {
         if let Err(error) = fees.refresh().await {
             tracing::warn!(%error, "no feerates yet; cautious ones stand in");
         }
-        let (tower, guard) = assemble(Surroundings {
+        let tip = environment.chain.tip().await?;
+        let wallet = Arc::new(Wallet::open(WalletParams {
+            keys: Arc::clone(keys),
+            committer: committer.clone(),
+            clock: Arc::clone(&environment.clock),
+            entropy: Arc::clone(&environment.entropy),
+            anchor_reserve_per_channel: Amount::ZERO,
+            birthday: Some(tip),
+            lookahead: LOOKAHEAD_DEFAULT,
+        })?);
+        let broadcasts = BroadcastQueue::default();
+        let assembled = assemble(Surroundings {
             config: &config.tower,
             keys,
             environment: &environment,
             committer: committer.clone(),
             fees: fees.clone(),
-            tip: environment.chain.tip().await?,
+            wallet: Arc::clone(&wallet),
+            broadcasts: broadcasts.clone(),
+            tip,
         })?;
         let mut follower = Follower::new(
             Arc::clone(&environment.chain),
             Arc::clone(&environment.clock),
             FollowerConfig::default(),
         );
-        let listeners = vec![Arc::clone(&guard) as Arc<dyn ChainListener>];
+        let mut listeners: Vec<Arc<dyn ChainListener>> =
+            vec![Arc::clone(&assembled.guard) as _, Arc::clone(&wallet) as _];
         let caught_up = follower.catch_up(&listeners, &tasks.stop_signal()).await;
         caught_up.ok_or(StartTowerError::Stopped)?;
+        listeners.push(Arc::new(broadcasts.clone()));
         let sync = follower.subscribe();
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
+        tasks.spawn(
+            "broadcasts",
+            broadcasts.run(Arc::clone(&environment.broadcaster), tasks.stop_signal()),
+        );
         tasks.spawn("fees", fees.run(sync.clone(), tasks.stop_signal()));
-        let (address, open_address) = open_doors(&config.tower, &tower, &guard, tasks).await?;
+        let (address, open_address) = open_doors(&config.tower, &assembled, &sync, tasks).await?;
+        let tower = assembled.tower;
         tracing::info!(tower = %tower.key(), address, open_address, "tower started");
-        Ok(Self { tower, committer, sync, address, open_address, tasks: tasks.clone() })
+        let tasks = tasks.clone();
+        Ok(Self { tower, wallet, committer, sync, address, open_address, tasks })
     }
 
     /// Stops it: what was answered is durable.
     pub async fn stop(self) {
-        self.tasks.stop().await;
-        self.committer.stop();
-        self.committer.stopped().await;
+        end(&self.tasks, &self.committer).await;
     }
 }
 
@@ -239,7 +289,6 @@ fn policy(config: &TowerConfig) -> TowerPolicy {
         trusted: config.takes_trusted,
         appointments_max: config.appointments_max,
         registration_blocks: config.registration_blocks,
-        fee_budget: None::<Amount>,
         ..TowerPolicy::default()
     }
 }
@@ -252,6 +301,32 @@ async fn bind(address: &str) -> Result<Option<(TcpListener, String)>, StartTower
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let real = listener.local_addr().map_err(failed)?.to_string();
     Ok(Some((listener, real)))
+}
+
+/// Has paths published whose time has come.
+async fn publish(
+    tower: Arc<Tower>,
+    unroller: Arc<Unroller>,
+    mut sync: watch::Receiver<SyncState>,
+    tasks: Tasks,
+) {
+    loop {
+        let best = sync.borrow_and_update().synced.map_or(0, |block| block.height);
+        for funding in tower.watches().due(best) {
+            match unroller.want(funding, Reason::Deadline).await {
+                Ok(()) => {}
+                Err(UnrollError::Store(error)) => {
+                    return tracing::error!(%error, "tower publishes no paths any more");
+                }
+                Err(error) => tracing::error!(%error, "tower cannot publish a path"),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = tasks.stopped() => return,
+            changed = sync.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// Voids what is over, and tidies up, a little at a time.

@@ -64,11 +64,8 @@ impl Payments {
         network: bitcoin::Network,
     ) -> Result<Self, StoreError> {
         let mut open = HashMap::new();
-        let (mut from, to) = Table::PaymentOpen.range();
-        loop {
-            let pairs = committer.scan(&from, &to, 1_000)?;
-            let Some((last, _)) = pairs.last() else { break };
-            from = [&last[..], &[0]].concat();
+        let (from, to) = Table::PaymentOpen.range();
+        committer.scan_steps(&from, &to, 1_000, |pairs| {
             for (key, _) in pairs {
                 let id = Table::PaymentOpen.rest(&key).unwrap_or_default();
                 let id = PaymentId::from_slice(id)
@@ -77,7 +74,8 @@ impl Payments {
                     .ok_or_else(|| StoreError::Corrupt(format!("payment {id} has no record")))?;
                 open.insert(id, watch::Sender::new((record, committer.now())));
             }
-        }
+            Ok(())
+        })?;
         let idempotency = Idempotency::new(committer.clone());
         Ok(Self {
             journal,

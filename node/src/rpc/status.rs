@@ -146,6 +146,10 @@ reasons! {
     /// An appointment that the tower's policy does not allow.
     AppointmentRefused = "APPOINTMENT_REFUSED", InvalidArgument,
         "see the message; GetTerms says what the tower takes";
+    /// A path of a batch that the tower does not publish.
+    WatchRefused = "WATCH_REFUSED", InvalidArgument, "see the message";
+    /// The chain cannot be asked.
+    ChainAway = "CHAIN_AWAY", Unavailable, "try again";
     /// Another appointment is in its place.
     AppointmentConflict = "APPOINTMENT_CONFLICT", AlreadyExists,
         "send each revoked state once, with a number above those before";

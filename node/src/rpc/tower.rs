@@ -60,13 +60,14 @@ async fn add(
 ) -> Result<v1::GuardingTower, Refusal> {
     let key = idempotency_key("AddTower", &request.idempotency_key)?;
     let tower = node_id("tower_id", &request.tower_id)?;
-    let mode = match request.mode() {
-        v1::TowerMode::Unspecified | v1::TowerMode::Blind => Mode::Blind,
-        v1::TowerMode::Trusted => Mode::Trusted,
+    let mode = match v1::TowerMode::try_from(request.mode) {
+        Ok(v1::TowerMode::Unspecified | v1::TowerMode::Blind) => Mode::Blind,
+        Ok(v1::TowerMode::Trusted) => Mode::Trusted,
+        Err(unknown) => {
+            let problem = format_args!("has the unknown value {}", unknown.0);
+            return Err(Refusal::field("mode", problem));
+        }
     };
-    if v1::TowerMode::try_from(request.mode).is_err() {
-        return Err(Refusal::field("mode", format_args!("has the unknown value {}", request.mode)));
-    }
     let (shared, again) = (Arc::clone(parts), Arc::clone(parts));
     let address = request.address.clone();
     let work = async move { Ok(shared.towers.add(tower, &address, mode).await?) };
@@ -101,6 +102,9 @@ fn guarding(view: &GuardView) -> v1::GuardingTower {
         last_error: view.last_error.clone(),
         refused: record.refused,
         missed: record.missed,
+        client_id: view.client.serialize().to_vec(),
+        fee_budget_sat: record.fee_budget_sat,
+        watched_paths: u32::try_from(view.paths).unwrap_or(u32::MAX),
     }
 }
 

@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::{Amount, absolute};
+use bitcoin::{Amount, OutPoint, absolute};
 use channel_contracts::tower::{AppointmentReceipt, ChannelTag, RegistrationReceipt};
 use proto::v1;
 use proto::v1::watchtower_client::WatchtowerClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use super::convert::outpoint;
 use super::status::{Reason, explain};
 use crate::tower::client::{LinkFailure, Registration, Terms, TowerLink, TowerLinks};
 use crate::tower::server::SignedAppointment;
@@ -96,6 +97,36 @@ impl TowerLink for GrpcTower {
         receipts.collect()
     }
 
+    async fn watch(
+        &self,
+        client: PublicKey,
+        encoded: Vec<u8>,
+        word: Signature,
+    ) -> Result<Signature, LinkFailure> {
+        let request = v1::WatchPathRequest {
+            client_id: client.serialize().to_vec(),
+            watch: encoded,
+            signature: word.serialize_compact().to_vec(),
+        };
+        let answer = self.client.clone().watch_path(request).await.map_err(failure)?;
+        signature(&answer.into_inner().signature)
+    }
+
+    async fn unwatch(
+        &self,
+        client: PublicKey,
+        funding: OutPoint,
+        signature: Signature,
+    ) -> Result<(), LinkFailure> {
+        let request = v1::UnwatchPathRequest {
+            client_id: client.serialize().to_vec(),
+            funding: Some(outpoint(funding)),
+            signature: signature.serialize_compact().to_vec(),
+        };
+        self.client.clone().unwatch_path(request).await.map_err(failure)?;
+        Ok(())
+    }
+
     async fn forget(
         &self,
         client: PublicKey,
@@ -136,7 +167,8 @@ fn failure(status: Status) -> LinkFailure {
         return LinkFailure::Conflict(text);
     }
     // Only what is said of this very appointment is final; anything else may pass.
-    if is(Reason::AppointmentRefused) || is(Reason::FieldInvalid) {
+    let refused = [Reason::AppointmentRefused, Reason::WatchRefused, Reason::FieldInvalid];
+    if refused.into_iter().any(is) {
         return LinkFailure::Refused(text);
     }
     LinkFailure::Unreachable(text)

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use channel_contracts::tower::{Appointment, ChannelTag, Locator, Mode};
@@ -15,11 +16,11 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use super::convert::{exact, node_id};
+use super::convert::{exact, node_id, txid};
 use super::status::{Reason, Refusal};
 use crate::runtime::Tasks;
 use crate::tower::server::{
-    APPOINTMENTS_AT_ONCE, Account, AddError, SignedAppointment, Tower, TowerError,
+    APPOINTMENTS_AT_ONCE, Account, AddError, SignedAppointment, Tower, TowerError, WatchError,
 };
 
 /// Longest request: the most appointments with the longest blobs would be 16 MiB; who has such
@@ -67,7 +68,6 @@ impl Watchtower for Door {
             registration_blocks: policy.registration_blocks,
             feerates_sat_per_kwu: feerates.map(|feerate| feerate.to_sat_per_kwu()).collect(),
             takes_trusted: self.tower.takes(Mode::Trusted),
-            fee_budget_sat: policy.fee_budget.map_or(0, |budget| budget.to_sat()),
             height: self.tower.guard().height(),
         }))
     }
@@ -134,6 +134,33 @@ impl Watchtower for Door {
         Ok(Response::new(v1::ForgetChannelResponse { was_known }))
     }
 
+    async fn watch_path(
+        &self,
+        request: Request<v1::WatchPathRequest>,
+    ) -> Result<Response<v1::WatchPathResponse>, Status> {
+        let request = request.into_inner();
+        let client = node_id("client_id", &request.client_id)?;
+        let signature = signature_of(&request.signature)?;
+        let word = self.tower.watch_path(client, &request.watch, &signature).await;
+        let signature = word.map_err(Refusal::from)?.serialize_compact().to_vec();
+        Ok(Response::new(v1::WatchPathResponse { signature }))
+    }
+
+    async fn unwatch_path(
+        &self,
+        request: Request<v1::UnwatchPathRequest>,
+    ) -> Result<Response<v1::UnwatchPathResponse>, Status> {
+        let request = request.into_inner();
+        let client = node_id("client_id", &request.client_id)?;
+        let funding = request.funding.ok_or_else(|| Refusal::field("funding", "is missing"))?;
+        let vout = funding.output_index;
+        let funding = OutPoint { txid: txid("funding.txid", &funding.txid)?, vout };
+        let signature = signature_of(&request.signature)?;
+        let was_known = self.tower.unwatch_path(client, funding, &signature).await;
+        let was_known = was_known.map_err(Refusal::from)?;
+        Ok(Response::new(v1::UnwatchPathResponse { was_known }))
+    }
+
     async fn get_subscription(
         &self,
         request: Request<v1::GetSubscriptionRequest>,
@@ -154,7 +181,7 @@ impl Door {
             slots: account.slots,
             used: account.used,
             expires_height: account.expires,
-            fee_budget_sat: self.tower.policy().fee_budget.map_or(0, |budget| budget.to_sat()),
+            fee_budget_sat: self.tower.watches().budget_of(&client).to_sat(),
             signature: vec![],
         }
     }
@@ -185,6 +212,9 @@ impl From<TowerError> for Refusal {
                 Reason::AppointmentConflict
             }
             TowerError::Add(AddError::Store(_)) | TowerError::Store(_) => Reason::StoreFailed,
+            TowerError::Watch(WatchError::Chain(_)) => Reason::ChainAway,
+            TowerError::Watch(WatchError::Store(_)) => Reason::StoreFailed,
+            TowerError::Watch(_) => Reason::WatchRefused,
             TowerError::Refused { .. } if error.wants_subscription() => Reason::SubscriptionOver,
             TowerError::Refused { .. } => Reason::AppointmentRefused,
         };

@@ -93,6 +93,12 @@ pub enum Table {
     TowerBlob,
     /// Breaches that a tower answers, by txid of the commitment.
     TowerBreach,
+    /// Paths of batches that a tower watches, by client and funding output.
+    TowerWatch,
+    /// Leaves that a tower brings onto the chain, by funding output.
+    TowerUnroll,
+    /// Paths of this node's batches that a tower watches, by tower and funding output.
+    GuardedPath,
     /// What else a tower remembers, by name.
     TowerMeta,
     /// Monitors that the next start leaves out, by monitor name.
@@ -165,6 +171,9 @@ impl Table {
             Table::TowerPage => "tower-page",
             Table::TowerBlob => "tower-blob",
             Table::TowerBreach => "tower-breach",
+            Table::TowerWatch => "tower-watch",
+            Table::TowerUnroll => "tower-unroll",
+            Table::GuardedPath => "guarded-path",
             Table::TowerMeta => "tower-meta",
             Table::DeadMonitor => "dead-monitor",
         }

@@ -235,6 +235,32 @@ impl Committer {
         Ok(pairs)
     }
 
+    /// Gives `take` every pair of the range by ascending key, `step` at a time, so that a large
+    /// range is never in memory as a whole. Each step is of its own moment; `take` may write.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or what `take` says.
+    pub fn scan_steps(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        step: usize,
+        mut take: impl FnMut(Vec<Pair>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut from = from.to_vec();
+        loop {
+            let pairs = self.scan(&from, to, step)?;
+            let Some((last, _)) = pairs.last() else { return Ok(()) };
+            from = [&last[..], &[0]].concat();
+            let is_last = pairs.len() < step;
+            take(pairs)?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
     /// As [`Committer::scan`], by descending key.
     pub fn scan_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
         let mut pairs = self.merged(from, to, |limit_durable| {

@@ -7,6 +7,7 @@
 //! that way, channels of one batch share theirs, and a restart or a reorg needs no memory.
 //!
 //! - `plan.rs`: where a path stands and what to pay, decided without looking at anything.
+//! - `paths.rs`: what it is told of paths; a tower has those of others.
 //! - `service.rs`: the one task, and what callers ask for.
 //! - `record.rs`: what the store has of it: which leaves are wanted, and why.
 //!
@@ -18,6 +19,7 @@
 //!
 //! Source: BATCHES §9.1, §9.2 and §9.4.
 
+mod paths;
 mod plan;
 mod record;
 mod service;
@@ -27,8 +29,9 @@ mod tests;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 use channel_contracts::tree::PathError;
 
+pub(crate) use paths::path_to;
+pub use paths::{OwnPaths, Paths, Place};
 pub use record::Reason;
-pub(crate) use service::path_to;
 pub use service::{Parts, Unroller};
 
 use crate::store::StoreError;
@@ -87,14 +90,14 @@ pub enum UnrollState {
         /// What both pay.
         feerate: FeeRate,
     },
-    /// There is no confirmed coin to pay for the next transaction. It is tried again at each
-    /// block.
+    /// There is no confirmed coin to pay for the next transaction, or less may be paid than it
+    /// costs. It is tried again at each block.
     NoCoin {
         /// Which, from 0 at the root.
         level: usize,
         /// What a coin must have.
         needed: Amount,
-        /// What the largest free coin has.
+        /// What the largest free coin has, or what may be paid of it.
         largest: Amount,
     },
     /// The leaf is in a block; the record goes once it is buried.

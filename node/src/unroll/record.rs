@@ -40,26 +40,29 @@ struct Record {
 }
 
 /// Writes that `funding` is wanted.
-pub(super) fn put(funding: OutPoint, reason: Reason, writes: &mut Batch) {
+pub(super) fn put(table: Table, funding: OutPoint, reason: Reason, writes: &mut Batch) {
     let mut value = Vec::new();
     ciborium::into_writer(&Record { reason }, &mut value).expect("writing to memory cannot fail");
-    writes.put(key(funding), value);
+    writes.put(key(table, funding), value);
 }
 
 /// Writes that it is not.
-pub(super) fn delete(funding: OutPoint, writes: &mut Batch) {
-    writes.delete(key(funding));
+pub(super) fn delete(table: Table, funding: OutPoint, writes: &mut Batch) {
+    writes.delete(key(table, funding));
 }
 
 /// Reads what is wanted.
-pub(super) fn load(committer: &Committer) -> Result<Vec<(OutPoint, Reason)>, StoreError> {
+pub(super) fn load(
+    table: Table,
+    committer: &Committer,
+) -> Result<Vec<(OutPoint, Reason)>, StoreError> {
     let corrupt = |detail: String| StoreError::Corrupt(format!("record of an unroll: {detail}"));
-    let (from, to) = Table::Unroll.range();
+    let (from, to) = table.range();
     let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
     pairs
         .into_iter()
         .map(|(key, value)| {
-            let funding = Table::Unroll.rest(&key).unwrap_or_default();
+            let funding = table.rest(&key).unwrap_or_default();
             let funding = deserialize(funding).map_err(|error| corrupt(error.to_string()))?;
             let record: Record =
                 ciborium::from_reader(&value[..]).map_err(|error| corrupt(error.to_string()))?;
@@ -68,6 +71,6 @@ pub(super) fn load(committer: &Committer) -> Result<Vec<(OutPoint, Reason)>, Sto
         .collect()
 }
 
-fn key(funding: OutPoint) -> Vec<u8> {
-    Table::Unroll.key(serialize(&funding))
+fn key(table: Table, funding: OutPoint) -> Vec<u8> {
+    table.key(serialize(&funding))
 }

@@ -14,17 +14,15 @@ use channel_contracts::script::anchor::pay_to_anchor;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::paths::Paths;
 use super::plan::{Look, Paid, Rates, Standing, Step, step};
 use super::{Reason, UnrollError, UnrollState, UnrollView, record};
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::chain::follower::SyncState;
-use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::chain::{BlockRef, ChainError, ChainSource};
-use crate::channels::Channels;
-use crate::lightning::{CloseKind, Lightning, WithheldKind};
 use crate::runtime::Tasks;
-use crate::store::{Batch, Committer, StoreError, Ticket};
+use crate::store::{Batch, Committer, StoreError, Table, Ticket};
 use crate::wallet::{AnchorChild, AnchorError, AnchorRequest, Owner, Wallet};
 
 /// How often the task looks for commitments that wait, and again at a chain that did not answer.
@@ -34,16 +32,14 @@ const POLL: Duration = Duration::from_secs(1);
 pub struct Parts {
     /// The store.
     pub committer: Committer,
-    /// LDK: which commitments wait for a leaf.
-    pub lightning: Arc<Lightning>,
-    /// Records of channels: which of them ended by agreement.
-    pub channels: Arc<Channels>,
+    /// Its table of what is wanted.
+    pub table: Table,
+    /// The paths, and who waits for them.
+    pub paths: Arc<dyn Paths>,
     /// The coins that pay.
     pub wallet: Arc<Wallet>,
     /// Feerates.
     pub fees: FeeEstimates,
-    /// The paths.
-    pub confirmations: Arc<VirtualConfirmations>,
     /// The chain.
     pub chain: Arc<dyn ChainSource>,
     /// The way out.
@@ -139,9 +135,9 @@ impl Unroller {
     /// If the store cannot be read.
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
         let mut wants = BTreeMap::new();
-        for (funding, reason) in record::load(&parts.committer)? {
+        for (funding, reason) in record::load(parts.table, &parts.committer)? {
             let ticket = parts.committer.now();
-            match path_to(&parts.confirmations, funding, reason) {
+            match parts.paths.path(funding, reason) {
                 Ok(path) => {
                     let path = Arc::new(path);
                     let state = UnrollState::Wanted;
@@ -184,10 +180,10 @@ impl Unroller {
         let ticket = match known {
             Some(ticket) => ticket,
             None => {
-                let path = Arc::new(path_to(&self.parts.confirmations, funding, reason)?);
+                let path = Arc::new(self.parts.paths.path(funding, reason)?);
                 let levels = path.len();
                 let mut writes = Batch::default();
-                record::put(funding, reason, &mut writes);
+                record::put(self.parts.table, funding, reason, &mut writes);
                 let mut wants = self.wants.lock();
                 let ticket = self.parts.committer.enqueue(writes);
                 let (state, dropped) = (UnrollState::Wanted, false);
@@ -340,14 +336,13 @@ impl Unroller {
     /// Takes up the leaves that commitments wait for. Where both sides closed a channel together,
     /// a commitment is LDK's mistake: after a restart it knows of no closing transaction.
     async fn hear_commitments(&self, work: &mut Work) -> Result<(), StoreError> {
-        for (funding, kind) in self.parts.lightning.withheld_leaves() {
-            let known = work.ignored.contains(&funding) || self.wants.lock().contains_key(&funding);
-            if known || kind != WithheldKind::Commitment {
+        for funding in self.parts.paths.awaited() {
+            if work.ignored.contains(&funding) || self.wants.lock().contains_key(&funding) {
                 continue;
             }
-            let root = self.parts.confirmations.root_of(funding.txid);
+            let root = self.parts.paths.root_of(funding.txid);
             if root.is_some_and(|root| self.set_aside.lock().contains(&root))
-                || self.closed_together(funding)
+                || self.parts.paths.is_closed_together(funding)
             {
                 work.ignored.insert(funding);
                 continue;
@@ -364,13 +359,6 @@ impl Unroller {
         Ok(())
     }
 
-    fn closed_together(&self, funding: OutPoint) -> bool {
-        let channels = &self.parts.channels;
-        let channel = channels.by_funding().get(&funding).copied();
-        let record = channel.and_then(|channel| channels.recorded(channel));
-        record.is_some_and(|record| record.close_kind == Some(CloseKind::Cooperative))
-    }
-
     /// Where a path stands; `None` if its batch was given up. `unspent` is what was asked before.
     async fn look(
         &self,
@@ -379,10 +367,10 @@ impl Unroller {
         best: BlockRef,
         unspent: &mut HashMap<OutPoint, bool>,
     ) -> Result<Option<Standing>, ChainError> {
-        let Some(place) = self.parts.confirmations.place(funding.txid) else {
+        let Some(place) = self.parts.paths.place(funding.txid) else {
             return Ok(None);
         };
-        let root_confirmed = place.root.is_some();
+        let root_confirmed = place.is_rooted;
         let mut inputs = Vec::new();
         if place.leaf.is_none() && root_confirmed {
             for spent in path.iter().map(|transaction| transaction.input[0].previous_output) {
@@ -398,8 +386,7 @@ impl Unroller {
                 }
             }
         }
-        let leaf = place.leaf.map(|at| at.height);
-        let look = Look { best: best.height, root_confirmed, leaf, inputs: &inputs };
+        let look = Look { best: best.height, root_confirmed, leaf: place.leaf, inputs: &inputs };
         Ok(Some(look.standing()))
     }
 
@@ -424,7 +411,11 @@ impl Unroller {
         let rates = Rates { wanted: self.parts.fees.get(FeePurpose::Urgent), most };
         let now = match (step(earlier.map(|level| level.paid), best, rates), earlier) {
             (Step::Pay(feerate), _) => {
-                let request = AnchorRequest { parent, vout, feerate, owner: owner_of(txid) };
+                let owner = owner_of(txid);
+                let most =
+                    level.wanted_for.iter().map(|funding| self.parts.paths.fee_max(*funding));
+                let fee_max = most.max().unwrap_or_default();
+                let request = AnchorRequest { parent, vout, feerate, fee_max, owner };
                 match (self.parts.wallet.pay_by_anchor(&request), earlier) {
                     (Ok(built), earlier) => {
                         let (child, fee_sat) = (built.txid(), built.fee.to_sat());
@@ -439,7 +430,14 @@ impl Unroller {
                     (Err(AnchorError::NoCoin { needed, largest }), None) => {
                         return Ok(Some(UnrollState::NoCoin { level: number, needed, largest }));
                     }
-                    (Err(error @ AnchorError::NoCoin { .. }), Some(earlier)) => {
+                    (Err(AnchorError::TooDear { needed, fee_max }), None) => {
+                        let largest = fee_max;
+                        return Ok(Some(UnrollState::NoCoin { level: number, needed, largest }));
+                    }
+                    (
+                        Err(error @ (AnchorError::NoCoin { .. } | AnchorError::TooDear { .. })),
+                        Some(earlier),
+                    ) => {
                         tracing::warn!(%txid, %error, "fee of a path stays as it is");
                         earlier.seen_at(best)
                     }
@@ -505,7 +503,7 @@ impl Unroller {
                 if !was_so {
                     tracing::warn!(
                         %funding, level, %needed, %largest,
-                        "no confirmed coin pays for a path; deposit, it is tried at each block"
+                        "no confirmed coin may pay for a path; deposit, it is tried at each block"
                     );
                 }
             }
@@ -529,7 +527,7 @@ impl Unroller {
                 continue;
             }
             wants.remove(&funding);
-            record::delete(funding, &mut writes);
+            record::delete(self.parts.table, funding, &mut writes);
         }
         if !writes.is_empty() {
             let _found_again_after_a_crash = self.parts.committer.enqueue(writes);
@@ -537,34 +535,6 @@ impl Unroller {
             self.views.send_modify(|turns| *turns += 1);
         }
     }
-}
-
-/// The transactions that lead to the leaf with the output `funding`, verified anew.
-pub(crate) fn path_to(
-    confirmations: &VirtualConfirmations,
-    funding: OutPoint,
-    reason: Reason,
-) -> Result<Vec<Transaction>, UnrollError> {
-    let path = match reason {
-        Reason::Reclaim => confirmations.path_through(funding.txid),
-        // A leaf of this node, not one that its path only leads through.
-        _ => confirmations.path_to(funding.txid),
-    };
-    let path = path.ok_or(UnrollError::Unknown { funding })?;
-    let verified = path
-        .stated_ends()
-        .and_then(|ends| path.verify(&ends))
-        .map_err(|source| UnrollError::Path { funding, source })?;
-    let steps = verified.transactions.into_iter();
-    let mut transactions: Vec<Transaction> = steps.map(|step| step.transaction).collect();
-    let last = transactions.iter().position(|step| step.compute_txid() == funding.txid);
-    transactions.truncate(last.map_or(0, |last| last + 1));
-    // The last output of a leaf is its anchor.
-    let outputs = transactions.last().map_or(0, |leaf| leaf.output.len());
-    if funding.vout as usize + 1 >= outputs {
-        return Err(UnrollError::Unknown { funding });
-    }
-    Ok(transactions)
 }
 
 /// Which output of a transaction of a path anybody may spend.

@@ -36,6 +36,8 @@ pub struct AnchorRequest<'a> {
     pub vout: u32,
     /// What parent and child together pay, 1 to 10,000 sat/vB.
     pub feerate: FeeRate,
+    /// The most that the child may pay; less than the feerate asks for, if need be.
+    pub fee_max: Amount,
     /// For whom the child's coin is held.
     pub owner: Owner,
 }
@@ -62,6 +64,14 @@ pub enum AnchorError {
         /// What the largest coin has.
         largest: Amount,
     },
+    /// The network would not take what may be paid.
+    #[error("a child must pay {needed}, and may pay {fee_max}")]
+    TooDear {
+        /// The least that it must pay.
+        needed: Amount,
+        /// The most that it may.
+        fee_max: Amount,
+    },
     /// The request makes no sense, or signing fails for a reason that none should cause.
     #[error(transparent)]
     Spend(#[from] SpendError),
@@ -78,7 +88,7 @@ impl Wallet {
     ///
     /// See [`AnchorError`].
     pub fn pay_by_anchor(&self, request: &AnchorRequest<'_>) -> Result<Built, AnchorError> {
-        let AnchorRequest { parent, vout, feerate, owner } = *request;
+        let AnchorRequest { parent, vout, feerate, fee_max, owner } = *request;
         check_feerate(feerate)?;
         let anchor = OutPoint { txid: parent.compute_txid(), vout };
         let anchor_output = parent.output.get(vout as usize).cloned().ok_or_else(|| {
@@ -97,7 +107,12 @@ impl Wallet {
         let outbid = before.map_or(Amount::ZERO, |child| {
             child.fee + Amount::from_sat(INCREMENTAL_SAT_PER_VB * vsize)
         });
-        let fee = fee_ceil(feerate, parent.vsize() as u64 + vsize).max(outbid);
+        let both = parent.vsize() as u64 + vsize;
+        let needed = outbid.max(fee_ceil(FeeRate::BROADCAST_MIN, both));
+        if needed > fee_max {
+            return Err(AnchorError::TooDear { needed, fee_max });
+        }
+        let fee = fee_ceil(feerate, both).min(fee_max).max(needed);
         let (outpoint, coin) = inner.coin_for(owner, fee, change.minimal_non_dust())?;
         let mut child = unsigned_child(anchor, outpoint, change);
         child.output[0].value = (coin.value + anchor_output.value)

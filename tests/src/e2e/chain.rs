@@ -1,7 +1,8 @@
-//! Mining until something has happened.
+//! Mining until something has happened, and what is on chain then.
 
 use std::time::Duration;
 
+use bitcoin::{Amount, OutPoint, Transaction, TxOut};
 use node::dev::{Cluster, DevNode};
 use node::node::Node;
 
@@ -81,4 +82,25 @@ fn swept(node: &Node) -> bool {
     node.lightning.channels().iter().all(|channel| !channel.closing)
         && node.lightning.pending_balances().is_empty()
         && node.wallet.balance().unconfirmed.to_sat() == 0
+}
+
+/// Where `transaction` pays exactly `sat`.
+///
+/// # Panics
+///
+/// If it does not.
+pub fn output_of(transaction: &Transaction, sat: u64) -> OutPoint {
+    let is_it = |output: &TxOut| output.value == Amount::from_sat(sat);
+    let vout = transaction.output.iter().position(is_it);
+    let vout = vout.unwrap_or_else(|| panic!("no output of {sat} sat: {transaction:?}"));
+    OutPoint { txid: transaction.compute_txid(), vout: u32::try_from(vout).expect("few outputs") }
+}
+
+/// The fees of all transactions so far, satoshi.
+///
+/// # Panics
+///
+/// If the chain cannot be asked.
+pub async fn fees_sat(net: &Cluster) -> u64 {
+    net.on_chain().await.expect("the chain can be asked").fees.to_sat()
 }

@@ -1,5 +1,10 @@
-//! What a disk had at one time: a cheater boots from it.
+//! Nodes on disks in memory, and what a disk had at one time: a cheater boots from it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use node::config::Config;
+use node::dev::{Cluster, NodeOptions};
 use node::store::{Batch, MemoryDisk, Pair, Store};
 
 /// Above every key of a store.
@@ -37,4 +42,47 @@ impl Image {
         }
         store.commit(&writes).expect("the disk can be written");
     }
+}
+
+/// The disks of the nodes, by name.
+pub type Disks = BTreeMap<&'static str, MemoryDisk>;
+
+/// Starts `names` on disks in memory.
+///
+/// # Panics
+///
+/// If one does not start.
+pub async fn start_on_disks(
+    net: &mut Cluster,
+    names: &[&'static str],
+    configure: impl Fn(&mut Config) + Send + Sync + Copy + 'static,
+) -> Disks {
+    let mut disks = Disks::new();
+    for name in names {
+        let disk = MemoryDisk::new();
+        let options = NodeOptions { disk: Some(disk.clone()), configure: Arc::new(configure) };
+        net.add(name, options).await.expect("the node starts");
+        disks.insert(name, disk);
+    }
+    disks
+}
+
+/// Stops `name` and copies its disk.
+///
+/// # Panics
+///
+/// If it does not run.
+pub async fn copy(net: &mut Cluster, disks: &Disks, name: &str) -> Image {
+    net.stop(name).await.expect("the node stops");
+    Image::of(&disks[name])
+}
+
+/// Starts `name`, which is stopped, and waits until it has followed the chain.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn wake(net: &mut Cluster, name: &str) {
+    net.start(name).await.expect("the node starts");
+    net.synced().await.expect("every node follows the chain");
 }

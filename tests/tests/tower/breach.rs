@@ -1,18 +1,17 @@
 //! The cheater boots from an old disk while the victim sleeps: the tower leaves it nothing.
 
-use bitcoin::{Amount, OutPoint, Transaction};
+use std::collections::BTreeMap;
+
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction};
 use channel_contracts::tower::Mode;
 use node::chain::TxStatus;
 use node::dev::Cluster;
 use tests::e2e::{
-    conserved, holds, mine_until_swept_at, other_spender, pays, preimage, settled, until,
-    usable_channel, wallet_sat,
+    Disks, conserved, copy, fees_sat, holds, mine_until_swept_at, other_spender, output_of, pays,
+    preimage, settled, until, usable_channel, wake, wallet_sat,
 };
 
-use crate::stage::{
-    CAPACITY_SAT, CHEATER, Disks, PUSH_SAT, Raised, VICTIM, connected, copy, delivered, fees_sat,
-    start, wake,
-};
+use crate::stage::{CAPACITY_SAT, CHEATER, PUSH_SAT, Raised, VICTIM, connected, delivered, start};
 
 /// What is pending in the revoked state: to the cheater, and from it.
 const INBOUND_SAT: u64 = 20_001;
@@ -22,6 +21,11 @@ const OUTBOUND: u8 = 2;
 /// Fewer blocks than the delay of the cheater's own outputs: its node does not know that they are
 /// gone, and would count on them.
 const MOST_BLOCKS: u32 = 120;
+
+/// More than any feerate that a blind client signs for, sat/vB.
+const DEAR_SAT_PER_VB: u64 = 400;
+/// What the tower spends on the answer to one breach at most.
+const BUDGET_SAT: u64 = 300_000;
 
 /// What everybody had before the breach.
 struct Before {
@@ -75,6 +79,45 @@ pub async fn a_trusted_tower_takes_what_went_on_to_a_second_stage(net: &mut Clus
     tower.stop().await;
 }
 
+/// Feerates rise above all that was signed for: the tower puts coins of its own behind the pairs.
+pub async fn a_tower_pays_for_its_household_what_was_not_signed_for(net: &mut Cluster) {
+    // Only there can a test say what blocks cost.
+    if net.chain.as_embedded().is_none() {
+        return;
+    }
+    let (_disks, mut tower, before) = cheated_with(net, Mode::Blind, BUDGET_SAT).await;
+    let had_sat = tower.process().wallet.balance().confirmed.to_sat();
+    let dear = FeeRate::from_sat_per_vb(DEAR_SAT_PER_VB).unwrap();
+    net.chain.as_embedded().unwrap().set_fee_estimate(2, dear);
+    net.mine(1).await.unwrap();
+    tower.synced(net).await;
+    // The cheater's own child pays as much; behind it the commitment is in a block at once.
+    let revoked = publish(net).await;
+    net.mine(1).await.unwrap();
+    let mut answers = BTreeMap::new();
+    for outpoint in outputs(&revoked) {
+        let answer = other_spender(net, outpoint, None).await;
+        answers.insert(answer.compute_txid(), answer);
+    }
+    let wallet = &tower.process().wallet;
+    for answer in answers.values() {
+        let change = answer.output.last().unwrap();
+        assert!(wallet.owns(&change.script_pubkey), "no coin of the tower's is in {answer:?}");
+    }
+    net.mine(1).await.unwrap();
+    taken(net, &revoked).await;
+    tower.synced(net).await;
+    let spent_sat = had_sat - tower.process().wallet.balance().confirmed.to_sat();
+    assert!(spent_sat > 0 && spent_sat <= BUDGET_SAT, "the tower spent {spent_sat} sat");
+    tower.stop().await;
+    net.chain.as_embedded().unwrap().set_fee_estimate(2, FeeRate::BROADCAST_MIN);
+    wake(net, VICTIM).await;
+    mine_until_swept_at(net, &[VICTIM], MOST_BLOCKS).await;
+    // What the pairs were signed for is all that the victim pays.
+    let victim_sat = wallet_sat(net, VICTIM);
+    assert!(victim_sat + 80_000 > before.victim_sat + CAPACITY_SAT, "{victim_sat} sat");
+}
+
 /// Whatever happens while the tower is away is seen when it comes back, block by block.
 pub async fn a_tower_that_slept_answers_when_it_wakes(net: &mut Cluster) {
     let (_disks, mut tower, before) = cheated(net, Mode::Blind).await;
@@ -125,9 +168,17 @@ pub async fn a_reorg_of_the_answer_is_answered_again(net: &mut Cluster) {
 /// A channel with a past, of which the tower has every revoked state. The victim sleeps, the
 /// cheater is about to publish a state with payments pending both ways and most of the money.
 async fn cheated(net: &mut Cluster, mode: Mode) -> (Disks, Raised, Before) {
+    cheated_with(net, mode, 0).await
+}
+
+/// As [`cheated`], with a tower that spends `budget_sat` of its own on the answer.
+async fn cheated_with(net: &mut Cluster, mode: Mode, budget_sat: u64) -> (Disks, Raised, Before) {
     let disks = start(net).await;
-    let tower = Raised::new(net).await;
+    let mut tower = Raised::new(net).await;
     tower.guards(net, VICTIM, mode).await;
+    if budget_sat > 0 {
+        tower.pays_for(net, &[VICTIM], budget_sat, 6).await;
+    }
     net.open_channel(VICTIM, CHEATER, CAPACITY_SAT, PUSH_SAT * 1_000).await.unwrap();
     pays(net, VICTIM, CHEATER, 200_000_000).await;
     let inbound = holds(net, VICTIM, CHEATER, INBOUND_SAT * 1_000, INBOUND).await;
@@ -177,13 +228,6 @@ fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
     let own = CAPACITY_SAT - PUSH_SAT - 200_000 - INBOUND_SAT;
     let all = all.filter(|(_, output)| output.value.to_sat().abs_diff(own) > 5_000);
     all.map(|(vout, _)| OutPoint { txid, vout }).collect()
-}
-
-fn output_of(transaction: &Transaction, sat: u64) -> OutPoint {
-    let is_it = |output: &bitcoin::TxOut| output.value == Amount::from_sat(sat);
-    let vout = transaction.output.iter().position(is_it);
-    let vout = vout.unwrap_or_else(|| panic!("no output of {sat} sat: {transaction:?}"));
-    OutPoint { txid: transaction.compute_txid(), vout: u32::try_from(vout).unwrap() }
 }
 
 /// Asserts that blocks have the commitment and have spent all of it.

@@ -2,11 +2,9 @@
 
 use channel_contracts::tower::Mode;
 use node::dev::Cluster;
-use tests::e2e::{pays, until};
+use tests::e2e::{pays, until, wake};
 
-use crate::stage::{
-    CAPACITY_SAT, CHEATER, PUSH_SAT, Raised, VICTIM, connected, delivered, start, wake,
-};
+use crate::stage::{CAPACITY_SAT, CHEATER, PUSH_SAT, Raised, VICTIM, connected, delivered, start};
 
 pub async fn a_tower_that_was_away_has_everything_in_the_end(net: &mut Cluster) {
     start(net).await;

@@ -1,18 +1,17 @@
 //! Nodes on disks that can be copied, a channel, and a tower beside them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
 use bitcoin::{Amount, Network};
 use channel_contracts::tower::Mode;
 use node::config::{Config, TowerConfig};
-use node::dev::{Cluster, NodeOptions};
-use node::environment::{Committing, Environment, OsEntropy, SystemClock, TcpLinks};
+use node::dev::Cluster;
+use node::environment::OsEntropy;
 use node::keys::{Keys, RecoveryPhrase, WordCount};
 use node::node::tower::TowerProcess;
 use node::store::MemoryDisk;
-use tests::e2e::{Image, until};
+use tests::e2e::{Disks, start_on_disks, until};
 
 /// The one who sleeps.
 pub const VICTIM: &str = "ada";
@@ -26,8 +25,10 @@ pub const COINS_SAT: u64 = 900_000;
 /// A tower, its seed and its disk.
 pub struct Raised {
     process: Option<TowerProcess>,
-    keys: Keys,
+    keys: Arc<Keys>,
     disk: MemoryDisk,
+    /// Whose paths it pays for, and the most that one may cost.
+    household: (Vec<PublicKey>, u64),
     /// Where it is, once it was started: it comes back there.
     address: String,
 }
@@ -35,9 +36,10 @@ pub struct Raised {
 impl Raised {
     pub async fn new(net: &Cluster) -> Self {
         let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
-        let keys = Keys::in_memory(Network::Regtest, &phrase, "");
+        let keys = Arc::new(Keys::in_memory(Network::Regtest, &phrase, ""));
+        let household = (Vec::new(), 0);
         let (disk, address) = (MemoryDisk::new(), "127.0.0.1:0".to_owned());
-        let mut tower = Self { process: None, keys, disk, address };
+        let mut tower = Self { process: None, keys, disk, household, address };
         tower.start(net).await;
         tower
     }
@@ -47,21 +49,14 @@ impl Raised {
             tower: TowerConfig {
                 listen: self.address.clone(),
                 takes_trusted: true,
+                household: self.household.0.clone(),
+                fee_budget_sat: self.household.1,
                 mempool_poll_ms: 50,
                 ..TowerConfig::default()
             },
             ..Config::default()
         };
-        let environment = Environment {
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(OsEntropy),
-            chain: net.chain.source(),
-            broadcaster: net.chain.broadcaster(),
-            fees: net.chain.fees(),
-            store: Arc::new(self.disk.open()),
-            links: Arc::new(TcpLinks),
-            committing: Committing::Thread,
-        };
+        let environment = net.chain.environment(Arc::new(self.disk.open()));
         let process = TowerProcess::start(&config, &self.keys, environment).await.unwrap();
         self.address.clone_from(&process.address);
         self.process = Some(process);
@@ -86,6 +81,27 @@ impl Raised {
         net.node(name).towers.add(self.key(), &self.address, mode).await.unwrap();
     }
 
+    /// Lets it spend `budget_sat` on each path of those whom it guards, from `coins` coins.
+    pub async fn pays_for(&mut self, net: &Cluster, names: &[&str], budget_sat: u64, coins: u32) {
+        let client = |name: &&str| {
+            let towers = net.node(name).towers.list();
+            towers.iter().find(|tower| tower.record.tower == self.key()).unwrap().client
+        };
+        self.household = (names.iter().map(client).collect(), budget_sat);
+        self.stop().await;
+        self.start(net).await;
+        let wallet = &self.process().wallet;
+        let (address, ticket) = wallet.new_address();
+        self.process().committer.durable(ticket).await.unwrap();
+        let coin = (address.script_pubkey(), Amount::from_sat(COINS_SAT));
+        net.chain.pay(&vec![coin; coins as usize]).await.unwrap();
+        net.mine(1).await.unwrap();
+        until("the tower's coins", async || {
+            wallet.balance().confirmed.to_sat() == COINS_SAT * u64::from(coins)
+        })
+        .await;
+    }
+
     /// Waits until it has seen the tip.
     pub async fn synced(&self, net: &Cluster) {
         until("the tip at the tower", async || {
@@ -96,32 +112,11 @@ impl Raised {
     }
 }
 
-/// The disks of the nodes, by name.
-pub type Disks = BTreeMap<&'static str, MemoryDisk>;
-
 /// Victim and cheater with coins, on disks in memory.
 pub async fn start(net: &mut Cluster) -> Disks {
-    let mut disks = Disks::new();
-    for name in [VICTIM, CHEATER] {
-        let disk = MemoryDisk::new();
-        let options = NodeOptions { disk: Some(disk.clone()), ..NodeOptions::default() };
-        net.add(name, options).await.unwrap();
-        disks.insert(name, disk);
-    }
+    let disks = start_on_disks(net, &[VICTIM, CHEATER], |_| {}).await;
     net.fund(&[VICTIM, CHEATER], Amount::from_sat(COINS_SAT), 3).await.unwrap();
     disks
-}
-
-/// Stops `name` and copies its disk.
-pub async fn copy(net: &mut Cluster, disks: &Disks, name: &str) -> Image {
-    net.stop(name).await.unwrap();
-    Image::of(&disks[name])
-}
-
-/// Starts `name`, which is stopped, and waits until it has followed the chain.
-pub async fn wake(net: &mut Cluster, name: &str) {
-    net.start(name).await.unwrap();
-    net.synced().await.unwrap();
 }
 
 /// Connects both, for good.
@@ -146,9 +141,4 @@ pub async fn delivered(net: &Cluster, name: &str) {
     .await;
     let towers = net.node(name).towers.list();
     assert!(towers.iter().all(|tower| tower.record.refused == 0), "{towers:?}");
-}
-
-/// The fees of all transactions so far, satoshi.
-pub async fn fees_sat(net: &Cluster) -> u64 {
-    net.on_chain().await.unwrap().fees.to_sat()
 }

@@ -58,6 +58,7 @@ pub async fn a_strangers_cheap_child_is_replaced(net: &mut Cluster) {
         parent: &top,
         vout: anchor.vout,
         feerate: FeeRate::from_sat_per_vb(1).unwrap(),
+        fee_max: Amount::MAX_MONEY,
         owner,
     };
     let hub = net.node(HUB);

@@ -127,17 +127,10 @@ impl JusticeLog {
             inner.revocable.entry(channel).or_default().push(revocable);
         }
         let (from, to) = Table::Revealed.range();
-        let mut next_step = from.clone();
-        loop {
-            let step = committer.scan(&next_step, &to, STEP)?;
-            inner.bytes_waiting += step.iter().map(|(_, value)| value.len() as u64).sum::<u64>();
-            match step.last() {
-                Some((last, _)) if step.len() == STEP => {
-                    next_step = [&last[..], &[0]].concat();
-                }
-                _ => break,
-            }
-        }
+        committer.scan_steps(&from, &to, STEP, |pairs| {
+            inner.bytes_waiting += pairs.iter().map(|(_, value)| value.len() as u64).sum::<u64>();
+            Ok(())
+        })?;
         let oldest = committer.scan(&from, &to, 1)?;
         let last = committer.scan_back(&from, &to, 1)?;
         let next = match last.first() {

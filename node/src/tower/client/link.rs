@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use channel_contracts::tower::{AppointmentReceipt, ChannelTag, Mode, RegistrationReceipt};
 
-use crate::tower::server::{AddError, SignedAppointment, Tower, TowerError};
+use crate::tower::server::{AddError, SignedAppointment, Tower, TowerError, WatchError};
 
 /// What a tower takes and gives.
 #[derive(Debug, Clone)]
@@ -57,6 +58,20 @@ pub trait TowerLink: Send + Sync {
         client: PublicKey,
         appointments: Vec<SignedAppointment>,
     ) -> Result<Vec<(AppointmentReceipt, Signature)>, LinkFailure>;
+    /// Asks to have a path published when its time comes. Returns the tower's word for it.
+    async fn watch(
+        &self,
+        client: PublicKey,
+        encoded: Vec<u8>,
+        signature: Signature,
+    ) -> Result<Signature, LinkFailure>;
+    /// Says that the path to `funding` need not be published.
+    async fn unwatch(
+        &self,
+        client: PublicKey,
+        funding: OutPoint,
+        signature: Signature,
+    ) -> Result<(), LinkFailure>;
     /// Says that a channel is closed.
     async fn forget(
         &self,
@@ -96,6 +111,25 @@ impl TowerLink for Tower {
         Ok(Tower::add(self, client, appointments).await?)
     }
 
+    async fn watch(
+        &self,
+        client: PublicKey,
+        encoded: Vec<u8>,
+        signature: Signature,
+    ) -> Result<Signature, LinkFailure> {
+        Ok(self.watch_path(client, &encoded, &signature).await?)
+    }
+
+    async fn unwatch(
+        &self,
+        client: PublicKey,
+        funding: OutPoint,
+        signature: Signature,
+    ) -> Result<(), LinkFailure> {
+        self.unwatch_path(client, funding, &signature).await?;
+        Ok(())
+    }
+
     async fn forget(
         &self,
         client: PublicKey,
@@ -114,6 +148,10 @@ impl From<TowerError> for LinkFailure {
         }
         match error {
             TowerError::Store(error) => Self::Unreachable(error.to_string()),
+            // Of a path, only what can never become right is final.
+            TowerError::Watch(WatchError::Chain(_) | WatchError::Store(_)) => {
+                Self::Unreachable(error.to_string())
+            }
             error @ TowerError::Add(AddError::Conflict { .. }) => Self::Conflict(error.to_string()),
             error => Self::Refused(error.to_string()),
         }

@@ -7,11 +7,13 @@
 //!
 //! - `service.rs`: the towers, and what the operator sees. `deliver.rs`: the task of each.
 //! - `record.rs`: what the store has of them. `make.rs`: appointments for one tower.
+//! - `paths.rs`: paths of batches, for towers of the household.
 //! - `link.rs`: the way to a tower, a seam: gRPC, or a tower in this process.
 
 mod deliver;
 mod link;
 mod make;
+mod paths;
 mod record;
 mod service;
 

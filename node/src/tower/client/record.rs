@@ -29,6 +29,9 @@ pub struct TowerRecord {
     pub missed: u64,
     /// Height at which the subscription ends.
     pub expires: u32,
+    /// What it spends on one path of this node, or adds to the answer to one breach.
+    #[serde(default)]
+    pub fee_budget_sat: u64,
     /// When it last signed for something, ms since 1970.
     pub last_receipt_ms: Option<u64>,
 }

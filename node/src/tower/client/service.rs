@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
-use channel_contracts::tower::Mode;
+use channel_contracts::tower::{Mode, RegistrationReceipt};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,10 @@ pub struct GuardView {
     pub backlog: u64,
     /// What went wrong last, if nothing went right since.
     pub last_error: Option<String>,
+    /// This node's key there.
+    pub client: PublicKey,
+    /// Paths of batches that it publishes when their time comes.
+    pub paths: usize,
 }
 
 /// The towers of this node.
@@ -146,9 +150,8 @@ impl Towers {
     pub fn list(&self) -> Vec<GuardView> {
         let newest = *self.parts.log.next().borrow();
         let view = |guarding: &Guarding| GuardView {
-            backlog: newest.saturating_sub(guarding.record.next),
-            record: guarding.record.clone(),
             last_error: guarding.last_error.clone(),
+            ..self.view(&guarding.record, newest.saturating_sub(guarding.record.next))
         };
         self.guards.lock().values().map(view).collect()
     }
@@ -188,7 +191,7 @@ impl Towers {
         if mode == Mode::Trusted && !terms.takes_trusted {
             return Err(AddTowerError::Refused("it takes no remedies with secrets".into()));
         }
-        let expires = self.register(&*link, tower).await.map_err(failed)?;
+        let promised = self.register(&*link, tower).await.map_err(failed)?;
         let (record, ticket) = {
             let mut guards = self.guards.lock();
             // From here on states are kept: before the place in the outbox is chosen, so that none
@@ -202,7 +205,8 @@ impl Towers {
                 delivered: 0,
                 refused: 0,
                 missed: 0,
-                expires,
+                expires: promised.expiry.to_consensus_u32(),
+                fee_budget_sat: promised.fee_budget.to_sat(),
                 last_receipt_ms: None,
             };
             if let Some(known) = guards.remove(&tower) {
@@ -220,7 +224,18 @@ impl Towers {
         self.parts.committer.durable(ticket).await?;
         self.spawn(tower);
         tracing::info!(%tower, address, "tower guards this node");
-        Ok(GuardView { record, backlog: 0, last_error: None })
+        Ok(self.view(&record, 0))
+    }
+
+    fn view(&self, record: &TowerRecord, backlog: u64) -> GuardView {
+        let tower = &record.tower;
+        GuardView {
+            client: self.parts.secrets.client(tower).public_key(&self.secp),
+            paths: self.guarded_paths(tower).map_or(0, |paths| paths.len()),
+            record: record.clone(),
+            backlog,
+            last_error: None,
+        }
     }
 
     /// Forgets a tower. Durable when it returns.
@@ -236,6 +251,7 @@ impl Towers {
             self.parts.log.set_wanted(!guards.is_empty());
             let mut writes = Batch::default();
             TowerRecord::delete(tower, &mut writes);
+            self.forget_paths(tower, &mut writes)?;
             self.parts.committer.enqueue(writes)
         };
         self.parts.committer.durable(ticket).await?;
@@ -258,12 +274,12 @@ impl Towers {
         });
     }
 
-    /// Registers, and returns the height at which the subscription ends.
+    /// Registers, and returns what the tower signed for.
     pub(super) async fn register(
         &self,
         link: &dyn TowerLink,
         tower: PublicKey,
-    ) -> Result<u32, LinkFailure> {
+    ) -> Result<RegistrationReceipt, LinkFailure> {
         let client = self.parts.secrets.client(&tower).public_key(&self.secp);
         let registration = in_time(link.register(client)).await?;
         let receipt = registration.receipt;
@@ -271,11 +287,11 @@ impl Towers {
         if receipt.tower != tower || receipt.client != client || signed.is_err() {
             return Err(LinkFailure::Unreachable("its receipt is not its own".into()));
         }
-        let expires = receipt.expiry.to_consensus_u32();
         if let Some(known) = self.guards.lock().get_mut(&tower) {
-            known.record.expires = expires;
+            known.record.expires = receipt.expiry.to_consensus_u32();
+            known.record.fee_budget_sat = receipt.fee_budget.to_sat();
         }
-        Ok(expires)
+        Ok(receipt)
     }
 
     /// Where a tower pays what it takes back for `channel`: one address for all its states.

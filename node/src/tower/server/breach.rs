@@ -13,11 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{FeeRate, OutPoint, Sequence, Transaction, TxIn, TxOut, Txid, Weight};
 use channel_contracts::justice::pair::TRUC_CHILD_WEIGHT_MAX;
-use channel_contracts::justice::{FeeRider, JusticeError, PenaltyPair, combine, group_by_weight};
+use channel_contracts::justice::{FeeRider, JusticeError, PenaltyPair, group_by_weight};
 use channel_contracts::script::CommitmentFormat;
 use channel_contracts::script::anchor::pay_to_anchor;
 use channel_contracts::tower::policy::FEERATE_MIN;
 use channel_contracts::tower::{ChannelTag, Remedy};
+
+use super::purse::{COIN_AND_CHANGE_WEIGHT, Pairs};
 
 /// What spending one adds: an input without a witness.
 const ANCHOR_INPUT_WEIGHT: Weight = Weight::from_wu(4 * 41 + 1);
@@ -52,7 +54,7 @@ pub(super) struct Breach {
     pub answer: Answer,
     /// The block in which something else spent the channel's funding.
     pub replaced: Option<u32>,
-    /// The outputs worth taking, see [`Breach::refresh`].
+    /// The outputs worth taking, spent ones among them, see [`Breach::refresh`].
     pub targets: BTreeSet<OutPoint>,
     /// What blocks have spent of it.
     pub spends: BTreeMap<OutPoint, Spend>,
@@ -85,6 +87,14 @@ pub(super) enum Standing {
     },
 }
 
+/// A transaction that answers a breach.
+pub(super) enum Planned {
+    /// Signed as a whole, by a client of the open protocol.
+    Whole(Transaction),
+    /// Pairs, behind which the tower may put a coin.
+    Pairs(Pairs),
+}
+
 impl Breach {
     /// The txid of the commitment.
     pub fn txid(&self) -> Txid {
@@ -107,11 +117,6 @@ impl Breach {
                 penalty.input.iter().map(|input| input.previous_output).collect()
             }
         };
-    }
-
-    /// The outputs that are to be taken, spent ones among them.
-    pub fn targets(&self) -> &BTreeSet<OutPoint> {
-        &self.targets
     }
 
     /// Takes note of a block, whose transactions have `ids`. Returns whether it changes anything.
@@ -180,8 +185,8 @@ impl Breach {
         }
     }
 
-    /// Makes the transactions that take what is left at `feerate`, which for a blind remedy is the
-    /// next level that was signed for.
+    /// Says which transactions take what is left at `feerate`, which for a blind remedy is the next
+    /// level that was signed for.
     ///
     /// # Errors
     ///
@@ -190,12 +195,12 @@ impl Breach {
         &self,
         secp: &Secp256k1<All>,
         feerate: FeeRate,
-    ) -> Result<Vec<Transaction>, JusticeError> {
+    ) -> Result<Vec<Planned>, JusticeError> {
         let remedy = match &self.answer {
             Answer::Remedy(remedy) => remedy,
             Answer::Penalty(penalty) => {
                 let left = matches!(self.standing(), Standing::Open);
-                return Ok(left.then(|| (**penalty).clone()).into_iter().collect());
+                return Ok(left.then(|| Planned::Whole((**penalty).clone())).into_iter().collect());
             }
         };
         if self.takes_one_child() {
@@ -204,7 +209,8 @@ impl Breach {
         // Each output by itself: what the cheater is faster with, or what does not pay for a higher
         // feerate, holds up nothing else, and a replacement never has to outbid two others.
         let pairs = self.best_pairs(secp, remedy, feerate)?.into_iter();
-        Ok(pairs.filter_map(|pair| combine(&[pair], None).ok()).collect())
+        let alone = |pair| Planned::Pairs(Pairs { pairs: vec![pair], rider: None, parent: None });
+        Ok(pairs.map(alone).collect())
     }
 
     /// What is left to take, each output at `feerate`; one that is too small for that, for less.
@@ -234,10 +240,11 @@ impl Breach {
         secp: &Secp256k1<All>,
         remedy: &Remedy,
         feerate: FeeRate,
-    ) -> Result<Vec<Transaction>, JusticeError> {
+    ) -> Result<Vec<Planned>, JusticeError> {
+        let most = TRUC_CHILD_WEIGHT_MAX - ANCHOR_INPUT_WEIGHT - COIN_AND_CHANGE_WEIGHT;
         let first = |rate| -> Result<Vec<PenaltyPair>, JusticeError> {
             let pairs = self.best_pairs(secp, remedy, rate)?;
-            let groups = group_by_weight(&pairs, TRUC_CHILD_WEIGHT_MAX - ANCHOR_INPUT_WEIGHT);
+            let groups = group_by_weight(&pairs, most);
             Ok(groups.into_iter().next().unwrap_or_default())
         };
         let alone: Weight = first(feerate)?.iter().map(PenaltyPair::weight).sum();
@@ -248,7 +255,8 @@ impl Breach {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(combine(&pairs, self.anchor()).into_iter().collect())
+        let parent = Some(self.commitment.clone());
+        Ok(vec![Planned::Pairs(Pairs { pairs, rider: self.anchor(), parent })])
     }
 
     /// What spends the anchor that anybody may spend.

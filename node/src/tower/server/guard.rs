@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Block, FeeRate, Transaction, TxOut, Txid};
-use channel_contracts::tower::{ChannelTag, Locator, Mode, Remedy, open_protocol};
+use channel_contracts::tower::{ChannelTag, Locator, Remedy, open_protocol};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::blob::StoredBlob;
-use super::breach::{Answer, BURIED, Breach, Standing};
+use super::breach::{Answer, BURIED, Breach, Planned, Standing};
 use super::ledger::{Ledger, Stored};
+use super::purse::Purse;
 use super::record;
+use super::watches::Watches;
 use crate::chain::embedded::check_spends;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::chain::follower::ChainListener;
@@ -41,6 +43,10 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct GuardParts {
     /// The appointments.
     pub ledger: Arc<Ledger>,
+    /// The paths, which hear of blocks through the guard.
+    pub watches: Arc<Watches>,
+    /// What the tower spends of its own.
+    pub purse: Purse,
     /// The way to the store.
     pub committer: Committer,
     /// Where transactions are seen.
@@ -264,8 +270,13 @@ impl Guard {
                     return true;
                 }
             };
+            let transactions: Vec<Transaction> = self.finish(breach, planned, feerate);
+            if let Err(error) = self.parts.purse.durable().await {
+                tracing::error!(%error, txid = %commitment, "breach is not answered");
+                return true;
+            }
             let mut is_refused = false;
-            for transaction in planned {
+            for transaction in transactions {
                 match self.send(commitment, &transaction).await {
                     Sent::Taken => {}
                     Sent::Refused => is_refused = true,
@@ -291,6 +302,31 @@ impl Guard {
             let _begun_again_after_a_crash = self.parts.committer.enqueue(writes);
         }
         true
+    }
+
+    /// Makes the transactions that were planned, with coins of this tower's where it spends any.
+    fn finish(&self, breach: &Breach, planned: Vec<Planned>, feerate: FeeRate) -> Vec<Transaction> {
+        let mut left = self.parts.watches.budget_of(&breach.client);
+        let mut finished = Vec::with_capacity(planned.len());
+        for planned in planned {
+            let pairs = match planned {
+                Planned::Whole(transaction) => {
+                    finished.push(transaction);
+                    continue;
+                }
+                Planned::Pairs(pairs) => pairs,
+            };
+            match self.parts.purse.raise(&pairs, feerate, left) {
+                Some(raised) => {
+                    left -= raised.added;
+                    let (commitment, added) = (breach.txid(), raised.added);
+                    tracing::info!(%commitment, %added, "the tower adds to the fee of an answer");
+                    finished.push(raised.transaction);
+                }
+                None => finished.extend(pairs.plain()),
+            }
+        }
+        finished
     }
 
     /// Sends a transaction. Says what came of it.
@@ -319,16 +355,14 @@ impl Guard {
         transaction: &Transaction,
         confirmed: Option<u32>,
         writes: &mut Batch,
-    ) -> bool {
+    ) {
         let txid = transaction.compute_txid();
         let found = match self.parts.ledger.find(&Locator::of(txid)) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(%error, %txid, "appointments for a breach cannot be read");
-                return false;
+                return tracing::error!(%error, %txid, "appointments for a breach cannot be read");
             }
         };
-        let mut begun = false;
         for stored in found {
             let key = (txid, stored.number);
             if state.breaches.contains_key(&key) {
@@ -353,9 +387,7 @@ impl Guard {
             record::put(&breach, writes);
             state.breaches.insert(key, breach);
             state.fresh.push(key);
-            begun = true;
         }
-        begun
     }
 
     /// Opens what a client left, if the chain will take it.
@@ -368,7 +400,6 @@ impl Guard {
             Ok(StoredBlob::Sealed(blob)) => {
                 let remedy = Remedy::open(txid, &blob).map_err(|why| refused(&why)).ok()?;
                 remedy.check(&self.secp, commitment).map_err(|why| refused(&why)).ok()?;
-                debug_assert!(matches!(remedy.mode(), Mode::Blind | Mode::Trusted));
                 Some(Answer::Remedy(Box::new(remedy)))
             }
             Ok(StoredBlob::Open { blob, .. }) => {
@@ -413,6 +444,7 @@ impl ChainListener for Guard {
                 self.begin(&mut state, transaction, Some(height), &mut writes);
             }
         }
+        self.parts.watches.block_connected(&ids, height, &mut writes);
         let mut over = Vec::new();
         for (key, breach) in &mut state.breaches {
             if breach.block_connected(&self.secp, block, &ids, height) {
@@ -427,7 +459,9 @@ impl ChainListener for Guard {
             }
         }
         for key in over {
-            state.breaches.remove(&key);
+            if let Some(breach) = state.breaches.remove(&key) {
+                self.parts.purse.release(&breach.targets);
+            }
         }
         let here = BlockRef { height, hash: block.block_hash() };
         state.recent.extend(ids.iter().map(|txid| (Locator::of(*txid), here)));
@@ -452,6 +486,7 @@ impl ChainListener for Guard {
                 record::put(breach, &mut writes);
             }
         }
+        self.parts.watches.disconnected(fork_point.height, &mut writes);
         state.recent.retain(|_, block| block.height <= fork_point.height);
         state.positions.retain(|block| block.height <= fork_point.height);
         if state.positions.first() != Some(&fork_point) {
@@ -489,12 +524,11 @@ fn is_valid(penalty: &Transaction, commitment: &Transaction) -> Result<(), Strin
 }
 
 fn view(breach: &Breach) -> BreachView {
-    let targets = breach.targets();
     let spent = |ours: bool| breach.spends.values().filter(|spend| spend.ours == ours).count();
     BreachView {
         commitment: breach.txid(),
         confirmed: breach.confirmed,
-        outputs: targets.len(),
+        outputs: breach.targets.len(),
         taken: spent(true),
         lost: spent(false),
         over: match breach.standing() {

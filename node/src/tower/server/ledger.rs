@@ -298,6 +298,7 @@ impl Ledger {
     ) -> (Account, Ticket) {
         let mut page = Page::new(books.next_appointment);
         let mut index = self.index.write();
+        let mut used = account.used;
         for appointment in new {
             let number = books.next_appointment;
             books.next_appointment += 1;
@@ -305,6 +306,7 @@ impl Ledger {
             let channel = books.channel(account.number, appointment.channel, &mut writes);
             channel.last = appointment.sequence;
             channel.slots = channel.slots.saturating_add(slots);
+            used = used.saturating_add(slots);
             let mut value = Vec::with_capacity(8 + 4 + appointment.blob.len());
             value.extend_from_slice(&channel.number.to_be_bytes());
             value.extend_from_slice(&appointment.sequence.to_be_bytes());
@@ -320,8 +322,7 @@ impl Ledger {
         for tag in tags {
             books.put_channel(account.number, tag, &mut writes);
         }
-        let used: u64 = new.iter().map(|appointment| slots_of(appointment.blob.len())).sum();
-        let account = Account { used: account.used.saturating_add(used), ..account };
+        let account = Account { used, ..account };
         books.put_account(client, account, &mut writes);
         // Enqueued under the lock: the store has them in the order of their numbers.
         (account, self.committer.enqueue(writes))
@@ -470,10 +471,8 @@ impl Ledger {
 
 fn read_pages(committer: &Committer, books: &mut Books) -> Result<LocatorIndex, StoreError> {
     let mut index = LocatorIndex::new();
-    let (mut from, to) = Table::TowerPage.range();
-    loop {
-        let pairs = committer.scan(&from, &to, PAGES_AT_ONCE)?;
-        let done = pairs.len() < PAGES_AT_ONCE;
+    let (from, to) = Table::TowerPage.range();
+    committer.scan_steps(&from, &to, PAGES_AT_ONCE, |pairs| {
         for (key, value) in &pairs {
             let page = Page::decode(key, value)?;
             for entry in page.entries() {
@@ -484,14 +483,9 @@ fn read_pages(committer: &Committer, books: &mut Books) -> Result<LocatorIndex, 
                 }
             }
         }
-        match pairs.last() {
-            Some((last, _)) if !done => {
-                from.clone_from(last);
-                from.push(0);
-            }
-            _ => return Ok(index),
-        }
-    }
+        Ok(())
+    })?;
+    Ok(index)
 }
 
 /// Slots that a blob of `bytes` takes.

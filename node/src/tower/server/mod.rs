@@ -4,6 +4,8 @@
 //!   stored; `index.rs`: the table of locators.
 //! - `guard.rs`: the eye on mempool and blocks. `breach.rs`: one breach; `record.rs`: how it is
 //!   stored.
+//! - `purse.rs`: what the tower adds to the fees of its household.
+//! - `watches.rs`: paths of batches, published for those who sleep.
 //! - `open.rs`: clients of the open tower protocol.
 //! - here: what clients may ask for, each request with its signature.
 //!
@@ -19,7 +21,9 @@ mod ledger;
 mod ledger_tests;
 mod open;
 mod page;
+mod purse;
 mod record;
+mod watches;
 
 pub use blob::StoredBlob;
 pub use books::Account;
@@ -27,16 +31,19 @@ pub use guard::{BreachView, Guard, GuardParts};
 pub use index::LocatorIndex;
 pub use ledger::{AddError, Added, Entry, Ledger, Stored, slots_of};
 pub use open::OpenStatus;
+pub use purse::Purse;
+pub use watches::{Household, WatchError, Watches};
 
 use std::sync::Arc;
 
-use bitcoin::absolute;
+use bitcoin::consensus::encode::serialize;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use bitcoin::{OutPoint, absolute};
 use channel_contracts::tower::policy::Standing;
 use channel_contracts::tower::{
-    Appointment, AppointmentReceipt, ChannelTag, Locator, Mode, Refusal, RegistrationReceipt,
-    TowerPolicy, receipt::message_hash,
+    Appointment, AppointmentReceipt, BatchWatch, BatchWatchError, ChannelTag, Locator, Mode,
+    Refusal, RegistrationReceipt, TowerPolicy, receipt::message_hash,
 };
 
 use crate::store::{Committer, StoreError};
@@ -47,6 +54,10 @@ pub const GET_DOMAIN: &str = "tributary/tower/get/1";
 pub const REMOVE_DOMAIN: &str = "tributary/tower/remove/1";
 /// Domain of a client's question about its subscription.
 pub const SUBSCRIPTION_DOMAIN: &str = "tributary/tower/subscription/1";
+/// Domain of a client's wish that a path be watched, and of the tower's word for it.
+pub const WATCH_DOMAIN: &str = "tributary/tower/watch/1";
+/// Domain of a client's word that a path need not be watched any more.
+pub const UNWATCH_DOMAIN: &str = "tributary/tower/unwatch/1";
 /// Appointments of one request.
 pub const APPOINTMENTS_AT_ONCE: usize = 256;
 
@@ -79,6 +90,9 @@ pub enum TowerError {
     /// The ledger.
     #[error(transparent)]
     Add(#[from] AddError),
+    /// The path of a batch.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -113,6 +127,8 @@ pub struct TowerParts {
     pub ledger: Arc<Ledger>,
     /// Its eye.
     pub guard: Arc<Guard>,
+    /// The paths it watches.
+    pub watches: Arc<Watches>,
 }
 
 /// A tower, as its doors see it.
@@ -154,6 +170,11 @@ impl Tower {
         &self.parts.ledger
     }
 
+    /// The paths it watches.
+    pub fn watches(&self) -> &Watches {
+        &self.parts.watches
+    }
+
     /// Its eye.
     pub fn guard(&self) -> &Guard {
         &self.parts.guard
@@ -185,7 +206,7 @@ impl Tower {
             client,
             appointments_max: account.slots,
             expiry: height(account.expires),
-            fee_budget: policy.fee_budget.unwrap_or_default(),
+            fee_budget: self.parts.watches.budget_of(&client),
         };
         let signature = receipt.sign(&self.secp, &self.parts.secret);
         Ok((account, receipt, signature))
@@ -272,6 +293,48 @@ impl Tower {
         Ok(known)
     }
 
+    /// Watches the path of a batch for `client`, and signs for it once that is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`TowerError::Signature`], [`TowerError::Watch`], or [`AddError::Unknown`].
+    pub async fn watch_path(
+        &self,
+        client: PublicKey,
+        encoded: &[u8],
+        signature: &Signature,
+    ) -> Result<Signature, TowerError> {
+        self.check(WATCH_DOMAIN, encoded, client, signature)?;
+        let TowerParts { ledger, guard, watches, secret, .. } = &self.parts;
+        let best = guard.height();
+        let account = ledger.account(&client).ok_or(AddError::Unknown(client))?;
+        if best >= account.expires {
+            return Err(AddError::Expired { expires: account.expires, best }.into());
+        }
+        let watch = BatchWatch::decode(encoded)
+            .map_err(|error| WatchError::from(BatchWatchError::from(error)))?;
+        watches.add(client, &watch, best).await?;
+        Ok(self.secp.sign_ecdsa(&watch_hash(&self.key, &client, encoded), secret))
+    }
+
+    /// Watches the path to `funding` no more. Durable when it returns; one that is not watched is
+    /// fine.
+    ///
+    /// # Errors
+    ///
+    /// [`TowerError::Signature`] or [`TowerError::Store`].
+    pub async fn unwatch_path(
+        &self,
+        client: PublicKey,
+        funding: OutPoint,
+        signature: &Signature,
+    ) -> Result<bool, TowerError> {
+        self.check(UNWATCH_DOMAIN, &serialize(&funding), client, signature)?;
+        let (known, ticket) = self.parts.watches.remove(client, funding);
+        self.parts.committer.durable(ticket).await?;
+        Ok(known)
+    }
+
     /// The subscription of `client`.
     ///
     /// # Errors
@@ -308,6 +371,15 @@ impl Tower {
 /// What a client signs to ask the tower `tower` about `what`.
 pub fn request_hash(domain: &str, tower: &PublicKey, what: &[u8]) -> bitcoin::secp256k1::Message {
     message_hash(domain, &[&tower.serialize()[..], what].concat())
+}
+
+/// What a tower signs when it has taken the watch `encoded` of `client`.
+pub fn watch_hash(
+    tower: &PublicKey,
+    client: &PublicKey,
+    encoded: &[u8],
+) -> bitcoin::secp256k1::Message {
+    request_hash(WATCH_DOMAIN, tower, &[&client.serialize()[..], encoded].concat())
 }
 
 /// A height of the chain; those beyond 500,000,000 do not exist.

@@ -28,7 +28,7 @@ fn owner(number: u8) -> Owner {
 
 fn request(parent: &Transaction, sat_per_vb: u32, number: u8) -> AnchorRequest<'_> {
     let feerate = FeeRate::from_sat_per_vb_u32(sat_per_vb);
-    AnchorRequest { parent, vout: 1, feerate, owner: owner(number) }
+    AnchorRequest { parent, vout: 1, feerate, fee_max: Amount::MAX_MONEY, owner: owner(number) }
 }
 
 fn anchor_of(parent: &Transaction) -> OutPoint {
@@ -102,6 +102,33 @@ fn a_later_child_takes_the_same_coin_and_outbids_the_one_before() {
     let refused = world.wallet.pay_by_anchor(&request(&parent, 3_000, 1)).unwrap_err();
     assert!(matches!(refused, AnchorError::NoCoin { largest, .. } if largest == sat(60_000)));
     assert_eq!(world.wallet.holds(), vec![(coin, owner(1))], "the one before stands");
+}
+
+#[test]
+fn a_child_pays_no_more_than_it_may() {
+    let mut world = World::new();
+    world.deposit(&[60_000]);
+    let parent = parent(1);
+    let dear = world.wallet.pay_by_anchor(&request(&parent, 50, 1)).unwrap();
+    let limited = |fee_max| AnchorRequest { fee_max: sat(fee_max), ..request(&parent, 80, 1) };
+    // Less than the feerate asks for, as long as it outbids the one before.
+    let most = dear.fee.to_sat() + 1_000;
+    let capped = world.wallet.pay_by_anchor(&limited(most)).unwrap();
+    world.assert_valid(&capped);
+    assert_eq!(capped.fee, sat(most));
+    let refused = world.wallet.pay_by_anchor(&limited(most)).unwrap_err();
+    assert!(
+        matches!(refused, AnchorError::TooDear { needed, fee_max }
+            if fee_max == sat(most) && needed > fee_max),
+        "{refused}"
+    );
+    let known = world.wallet.child_of(anchor_of(&parent)).unwrap();
+    assert_eq!(known.fee, capped.fee, "the one before stands");
+    // A feerate that no node relays is none.
+    let other = self::parent(2);
+    let poor = AnchorRequest { fee_max: sat(100), ..request(&other, 80, 2) };
+    let refused = world.wallet.pay_by_anchor(&poor).unwrap_err();
+    assert!(matches!(refused, AnchorError::TooDear { .. }), "{refused}");
 }
 
 #[test]

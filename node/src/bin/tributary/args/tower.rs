@@ -20,6 +20,12 @@ pub struct TowerArgs {
     /// Take remedies with secrets: only for nodes of this household
     #[arg(long)]
     pub take_trusted: bool,
+    /// Key of a node of this household, as its `tower list` says; may be given several times
+    #[arg(long, value_name = "KEY")]
+    pub household: Vec<NodeId>,
+    /// The most satoshis the tower spends on one path or breach of its household
+    #[arg(long, value_name = "SAT")]
+    pub fee_budget_sat: Option<u64>,
     #[command(flatten)]
     pub settings: NodeSettings,
     #[command(subcommand)]

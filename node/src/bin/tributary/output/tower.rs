@@ -8,7 +8,8 @@ use crate::amount::grouped;
 
 /// The towers of a node.
 pub fn list(towers: &[GuardingTower], outbox_bytes: u64) -> String {
-    let mut table = begin(&["tower", "mode", "has", "waits", "refused", "until height", "state"]);
+    let mut table =
+        begin(&["tower", "mode", "has", "waits", "refused", "paths", "until height", "state"]);
     for tower in towers {
         let mode = match tower.mode() {
             TowerMode::Trusted => "trusted",
@@ -26,11 +27,19 @@ pub fn list(towers: &[GuardingTower], outbox_bytes: u64) -> String {
             Cell::new(grouped(tower.delivered)),
             Cell::new(grouped(tower.backlog)),
             Cell::new(grouped(tower.refused)),
+            Cell::new(grouped(tower.watched_paths.into())),
             Cell::new(grouped(tower.expires_height.into())),
             Cell::new(state),
         ]);
     }
     let mut text = finish(table, "no towers; `tributary tower add KEY@HOST:PORT` adds one");
+    for tower in towers.iter().filter(|tower| tower.mode() == TowerMode::Trusted) {
+        let client = hex::encode(&tower.client_id);
+        text.push_str(&match tower.fee_budget_sat {
+            0 => format!("\nthis node is client {client}: add it to tower.household there"),
+            sat => format!("\nit spends {} sat on a path or breach of {client}", grouped(sat)),
+        });
+    }
     if outbox_bytes > 0 {
         text.push_str(&format!("\n{} bytes wait for the slowest of them", grouped(outbox_bytes)));
     }
