@@ -148,8 +148,12 @@ impl ChannelRecord {
             ChannelEvent::CloseRequested { force, .. } => {
                 record.closing_ms = record.closing_ms.or(Some(now_ms));
                 record.close_requested = true;
-                record.state =
-                    if *force { ChannelState::ForceClosing } else { ChannelState::Closing };
+                // Both sides may have closed it before the request was written.
+                record.state = match record.state {
+                    ChannelState::Closed => ChannelState::Closed,
+                    _ if *force => ChannelState::ForceClosing,
+                    _ => ChannelState::Closing,
+                };
             }
             ChannelEvent::Closed { kind, reason, local_balance_msat, .. } => {
                 record.state = ChannelState::Closed;
@@ -193,5 +197,47 @@ impl ChannelRecord {
             created_ms: now_ms,
             updated_ms: now_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+
+    use super::*;
+
+    #[test]
+    fn a_close_that_is_over_before_its_request_is_written_stays_over() {
+        let peer = SecretKey::from_slice(&[1; 32]).unwrap().public_key(&Secp256k1::new());
+        let channel = ChannelRef([3; 16]);
+        let events = [
+            ChannelEvent::OpenRequested {
+                channel,
+                peer,
+                capacity_sat: 70_000,
+                push_msat: 0,
+                announced: false,
+                feerate_sat_per_vb: None,
+                batch: false,
+            },
+            ChannelEvent::Closed {
+                channel,
+                kind: CloseKind::Cooperative,
+                reason: String::new(),
+                local_balance_msat: None,
+            },
+        ];
+        let apply =
+            |record, event: &ChannelEvent| ChannelRecord::apply(record, event, Duration::ZERO);
+        let closed = events.iter().fold(None, apply);
+        for force in [false, true] {
+            let asked = ChannelEvent::CloseRequested { channel, force };
+            let record = apply(closed.clone(), &asked).unwrap();
+            assert_eq!(record.state, ChannelState::Closed);
+            assert!(record.close_requested, "it was we who asked");
+        }
+        let open = events[..1].iter().fold(None, apply);
+        let asked = ChannelEvent::CloseRequested { channel, force: false };
+        assert_eq!(apply(open, &asked).unwrap().state, ChannelState::Closing);
     }
 }

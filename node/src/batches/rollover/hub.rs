@@ -82,7 +82,7 @@ impl Batches {
         if look.spendable_msat < amount_msat {
             return Err(Refused::Stay(StayReason::Funds));
         }
-        let fee_msat = self.place_due(state, user, roll.successor).of(amount_msat);
+        let fee_msat = self.place_due(state, user, roll.successor)?.of(amount_msat);
         let first_msat = amount_msat.checked_add(fee_msat);
         let first_msat = first_msat.ok_or(Refused::Stay(StayReason::Invoice))?;
         let LegExpiries { old_channel, .. } = deadlines
@@ -125,15 +125,24 @@ impl Batches {
         Ok(first.invoice)
     }
 
-    /// What `user` still owes for its place in `batch`, with what is under way taken for paid.
-    fn place_due(&self, state: &State, user: NodeId, batch: BatchId) -> Due {
+    /// What `user` still owes for its place in `batch`, with what it is paying taken for paid.
+    fn place_due(
+        &self,
+        state: &State,
+        user: NodeId,
+        batch: BatchId,
+    ) -> Result<Due, StoreError> {
         let fee = state.hub.get(&batch).map_or(Amount::ZERO, |life| life.machine.policy().fee);
         let paid = state.rollovers.paid.get(&batch).and_then(|paid| paid.get(&user));
-        let legs = state.rollovers.hub.values();
-        let under_way = legs.filter(|leg| leg.user == user && leg.successor == batch);
-        let paid = under_way
-            .fold(paid.copied().unwrap_or(0), |paid, leg| paid.saturating_add(leg.fee_msat));
-        Due::after(fee.to_sat().saturating_mul(1_000), paid)
+        let mut under_way = Vec::new();
+        for (hash, leg) in &state.rollovers.hub {
+            if leg.user == user && leg.successor == batch {
+                let first = self.parts.payments.recorded(hash.inbound_id())?;
+                under_way.push((leg.fee_msat, first.map(|first| first.state)));
+            }
+        }
+        let fee_msat = fee.to_sat().saturating_mul(1_000);
+        Ok(Due::beside(fee_msat, paid.copied().unwrap_or(0), under_way.into_iter()))
     }
 
     /// What a user wants to be paid by its invoice, if it may be.

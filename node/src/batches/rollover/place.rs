@@ -3,6 +3,8 @@
 //! Whoever joins with nothing pays nothing. A balance pays once for its new place, and never more
 //! than a third of what leaves the old channel, in however many swaps it comes.
 
+use crate::payments::PaymentState;
+
 /// What still is to be paid for a place, msat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due(pub u64);
@@ -11,6 +13,23 @@ impl Due {
     /// What is left of `fee_msat` after `paid_msat`.
     pub fn after(fee_msat: u64, paid_msat: u64) -> Self {
         Self(fee_msat.saturating_sub(paid_msat))
+    }
+
+    /// What is left of `fee_msat` after `paid_msat` and what is under way: `swaps`, each with its
+    /// fee and where the payment of that stands. A swap that was only asked for, or whose payment
+    /// failed, brings nothing: else asking twice would save the fee.
+    pub fn beside(
+        fee_msat: u64,
+        paid_msat: u64,
+        swaps: impl Iterator<Item = (u64, Option<PaymentState>)>,
+    ) -> Self {
+        let comes = swaps.filter(|(_, payment)| {
+            matches!(
+                payment,
+                Some(PaymentState::Held | PaymentState::Claiming | PaymentState::Succeeded)
+            )
+        });
+        Self::after(fee_msat, comes.fold(paid_msat, |paid, (fee, _)| paid.saturating_add(fee)))
     }
 
     /// What a swap that brings `moved_msat` into the new channel pays, msat: half of that, rounded
@@ -46,6 +65,17 @@ mod tests {
         }
         assert_eq!(Due(5_000).arrives(u64::MAX), u64::MAX - 5_000);
         assert_eq!(Due(u64::MAX).of(u64::MAX), u64::MAX / 2);
+    }
+
+    #[test]
+    fn asking_for_a_swap_pays_nothing() {
+        let due = |swaps: &[(u64, Option<PaymentState>)]| Due::beside(300, 50, swaps.iter().copied());
+        assert_eq!(due(&[]), Due(250));
+        assert_eq!(due(&[(250, None)]), Due(250), "asked for, and left");
+        assert_eq!(due(&[(250, Some(PaymentState::Failed))]), Due(250));
+        assert_eq!(due(&[(250, Some(PaymentState::Held))]), Due(0));
+        assert_eq!(due(&[(100, Some(PaymentState::Succeeded)), (250, None)]), Due(150));
+        assert_eq!(due(&[(u64::MAX, Some(PaymentState::Claiming))]), Due(0));
     }
 
     #[test]
