@@ -5,8 +5,8 @@
 //! reason), `status` (the reasons), `auth` (who may call), `tls` (the certificate), `connection` and
 //! `dev_registry` (how clients find a node). What things
 //! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests`. A tower's own doors are `watchtower` and `open_tower`, the way to one is
-//! `tower_link`. `tonic` and the generated types stay inside
+//! `payment_requests`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
+//! enter while there is room (`guests`); the way to one is `tower_link`. `tonic` and the generated types stay inside
 //! this room.
 
 pub mod auth;
@@ -20,6 +20,7 @@ pub mod dev_registry;
 mod event_view;
 mod events;
 pub(crate) mod files;
+mod guests;
 mod hub;
 mod mutation;
 mod node;

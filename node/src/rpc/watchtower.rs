@@ -13,10 +13,10 @@ use proto::v1;
 use proto::v1::watchtower_server::{Watchtower, WatchtowerServer};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::convert::{exact, node_id, txid};
+use super::guests::guests;
 use super::status::{Reason, Refusal};
 use crate::runtime::Tasks;
 use crate::tower::server::{
@@ -26,6 +26,8 @@ use crate::tower::server::{
 /// Longest request: the most appointments with the longest blobs would be 16 MiB; who has such
 /// sends fewer at once.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Connections at once; more are closed.
+const CONNECTIONS_MAX: usize = 4_096;
 /// Requests of one connection at once.
 const STREAMS_MAX: u32 = 64;
 /// How long one request may take.
@@ -43,7 +45,7 @@ pub fn serve(tower: Arc<Tower>, listener: TcpListener, tasks: &Tasks) {
         .max_concurrent_streams(STREAMS_MAX)
         .timeout(PATIENCE)
         .add_service(service);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = guests(listener, CONNECTIONS_MAX);
     let stop = tasks.stop_signal();
     tasks.spawn("tower door", async move {
         let closing = stop.cancelled_owned();

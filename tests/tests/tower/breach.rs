@@ -28,7 +28,7 @@ const DEAR_SAT_PER_VB: u64 = 400;
 const BUDGET_SAT: u64 = 300_000;
 
 /// What everybody had before the breach.
-struct Before {
+pub struct Before {
     victim_sat: u64,
     cheater_sat: u64,
     fees_sat: u64,
@@ -167,7 +167,7 @@ pub async fn a_reorg_of_the_answer_is_answered_again(net: &mut Cluster) {
 
 /// A channel with a past, of which the tower has every revoked state. The victim sleeps, the
 /// cheater is about to publish a state with payments pending both ways and most of the money.
-async fn cheated(net: &mut Cluster, mode: Mode) -> (Disks, Raised, Before) {
+pub async fn cheated(net: &mut Cluster, mode: Mode) -> (Disks, Raised, Before) {
     cheated_with(net, mode, 0).await
 }
 
@@ -207,7 +207,7 @@ async fn cheated_with(net: &mut Cluster, mode: Mode, budget_sat: u64) -> (Disks,
 }
 
 /// The cheater publishes what it has; returns it from the mempool.
-async fn publish(net: &Cluster) -> Transaction {
+pub async fn publish(net: &Cluster) -> Transaction {
     let channels = net.node(CHEATER).lightning.channels();
     let (channel, funding) = (channels[0].channel, channels[0].funding.unwrap());
     net.node(CHEATER).channels.close(channel, true, None, None).await.unwrap();
@@ -218,7 +218,7 @@ async fn publish(net: &Cluster) -> Transaction {
 }
 
 /// What a tower has to take: all but the anchor and what is the victim's own.
-fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
+pub fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
     let txid = revoked.compute_txid();
     let is_taken = |output: &bitcoin::TxOut| {
         output.value > Amount::from_sat(330) && output.script_pubkey.is_p2wsh()
@@ -231,7 +231,7 @@ fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
 }
 
 /// Asserts that blocks have the commitment and have spent all of it.
-async fn taken(net: &Cluster, revoked: &Transaction) {
+pub async fn taken(net: &Cluster, revoked: &Transaction) {
     let status = net.chain.source().transaction_status(revoked.compute_txid()).await.unwrap();
     assert!(matches!(status, TxStatus::Confirmed(_)), "{status:?}");
     for outpoint in outputs(revoked) {
@@ -244,7 +244,7 @@ async fn taken(net: &Cluster, revoked: &Transaction) {
 
 /// The victim comes back and finds everything that was in the channel, but for fees; the cheater
 /// has not a satoshi more than before.
-async fn nothing_is_left_to_the_cheater(net: &mut Cluster, before: &Before) {
+pub async fn nothing_is_left_to_the_cheater(net: &mut Cluster, before: &Before) {
     wake(net, VICTIM).await;
     mine_until_swept_at(net, &[VICTIM], MOST_BLOCKS).await;
     conserved(net).await;

@@ -5,7 +5,9 @@
 
 mod batch;
 mod breach;
+mod crash;
 mod delivery;
+mod open;
 mod stage;
 
 tests::scenarios! {
@@ -18,6 +20,7 @@ tests::scenarios! {
     breach::a_tower_pays_for_its_household_what_was_not_signed_for
     breach::a_tower_that_slept_answers_when_it_wakes
     breach::a_reorg_of_the_answer_is_answered_again
+    open::a_client_of_the_open_protocol_gets_its_penalty_broadcast
     delivery::a_tower_that_was_away_has_everything_in_the_end
     delivery::two_towers_each_have_their_own_place
 }

@@ -48,6 +48,7 @@ impl Raised {
         let config = Config {
             tower: TowerConfig {
                 listen: self.address.clone(),
+                open_listen: "127.0.0.1:0".into(),
                 takes_trusted: true,
                 household: self.household.0.clone(),
                 fee_budget_sat: self.household.1,
@@ -70,6 +71,11 @@ impl Raised {
 
     pub fn process(&self) -> &TowerProcess {
         self.process.as_ref().unwrap()
+    }
+
+    /// Where it keeps what it has.
+    pub fn disk(&self) -> &MemoryDisk {
+        &self.disk
     }
 
     pub fn key(&self) -> PublicKey {
