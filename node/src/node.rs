@@ -307,6 +307,7 @@ impl Node {
         })?);
         let swaps = Arc::new(Swaps::open(swaps::Parts {
             committer: committer.clone(),
+            journal: journal.clone(),
             lightning: Arc::clone(&lightning),
             channels: Arc::clone(&channels),
             payments: Arc::clone(&payments),
@@ -323,6 +324,7 @@ impl Node {
         })?);
         let batches = Arc::new(Batches::open(batches::Parts {
             committer: committer.clone(),
+            journal: journal.clone(),
             payments: Arc::clone(&payments),
             lightning: Arc::clone(&lightning),
             channels: Arc::clone(&channels),

@@ -11,6 +11,7 @@
 //! - `rollover/`: how a balance moves into a newer batch.
 //! - `hub.rs`, `user.rs`: a machine of each role with its signing session (`round.rs`).
 //! - `settlement/`: how a batch ends.
+//! - `spread.rs`: when a batch expires, so that not too many do at once.
 //! - `forwarding.rs`: when a hub forwards nothing more into a batch.
 //! - `faults.rs`: who broke off, and how long it must wait.
 //! - `record.rs`: what the store has of them.
@@ -37,6 +38,7 @@ mod rollover;
 mod round;
 mod service;
 mod settlement;
+mod spread;
 mod user;
 mod view;
 
@@ -59,6 +61,7 @@ use crate::chain::fees::FeeEstimates;
 use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::channels::Channels;
 use crate::environment::{Clock, Entropy};
+use crate::journal::Journal;
 use crate::keys::BatchSecrets;
 use crate::lightning::Lightning;
 use crate::payments::Payments;
@@ -71,6 +74,8 @@ use crate::wallet::Wallet;
 pub struct Parts {
     /// The store.
     pub committer: Committer,
+    /// Durable events.
+    pub journal: Journal,
     /// LDK.
     pub lightning: Arc<Lightning>,
     /// Records of channels.

@@ -21,6 +21,8 @@ pub struct BatchPolicy {
     pub user: UserPolicy,
     /// Blocks from the confirmation of a batch to its expiry.
     pub life: u32,
+    /// The most users whose batches expire within a day.
+    pub expiring_max: usize,
     /// What it is worth to the hub to have a satoshi back a whole life before the expiry, in
     /// millionths of it.
     pub early_value_ppm: u32,
@@ -55,6 +57,7 @@ impl BatchPolicy {
                 ..UserPolicy::default()
             },
             life: config.life_blocks,
+            expiring_max: config.expiring_users_max,
             early_value_ppm: config.early_value_ppm,
             reclaim_patience: config.reclaim_patience_blocks,
             settle_feerate_max: FeeRate::from_sat_per_vb(config.exit_feerate_max_sat_per_vb)

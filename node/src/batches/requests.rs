@@ -126,8 +126,9 @@ impl Batches {
         let (machine, effects) = UserBatch::register(wish, policy, at);
         let mut life = UserLife::new(hub, follows, machine, log);
         life.channel = Some(channel);
+        let begun = life.entered(life.machine.phase());
         state.user.insert(registration, life);
-        let ticket = self.parts.committer.enqueue(writes);
+        let ticket = self.parts.journal.append(&[begun], writes);
         self.parts.committer.durable(ticket).await?;
         let effects = effects.into_iter().map(|effect| Effect::User(registration, effect));
         let inputs = self.act(state, effects.collect()).await?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitcoin::{Amount, OutPoint, Txid, absolute};
-use channel_contracts::batch::hub::HubInput;
+use channel_contracts::batch::hub::{HubEvent, HubInput};
 use channel_contracts::batch::user::UserInput;
 use channel_contracts::batch::{
     BatchId, HubBatch, HubEffect, HubPhase, LeafState, RegistrationId, Timestamp, UserEffect,
@@ -30,6 +30,7 @@ use super::{BatchPolicy, Parts};
 use crate::chain::follower::SyncState;
 use crate::channels::ChannelState;
 use crate::config::BatchConfig;
+use crate::journal::{BatchEvent, DomainEvent};
 use crate::lightning::types::ChannelRef;
 use crate::lightning::{CloseKind, LightningEvent};
 use crate::runtime::Tasks;
@@ -402,10 +403,19 @@ impl Batches {
 
     /// Opens a batch, which gathers users for `gathering_ms` or as long as the offer says.
     pub(super) fn open_batch(&self, state: &mut State, gathering_ms: Option<u64>) -> BatchId {
-        let BatchPolicy { hub: mut policy, life, .. } = BatchPolicy::new(&self.offer.lock());
+        let BatchPolicy { hub: mut policy, life, expiring_max, .. } =
+            BatchPolicy::new(&self.offer.lock());
         policy.gathering_ms = gathering_ms.unwrap_or(policy.gathering_ms);
         let id = BatchId(self.parts.entropy.bytes());
-        let expiry = height(state.best.saturating_add(life));
+        let is_over = |life: &&HubLife| {
+            matches!(life.machine.phase(), HubPhase::Settled | HubPhase::Failed { .. })
+        };
+        let live = state.hub.values().filter(|life| !is_over(life));
+        let live: Vec<(u32, usize)> = live
+            .map(|life| (life.machine.expiry().to_consensus_u32(), life.machine.members().len()))
+            .collect();
+        let earliest = state.best.saturating_add(life);
+        let expiry = height(super::spread::expiry(earliest, policy.users_max, expiring_max, &live));
         let at = self.parts.now();
         let mut writes = Batch::default();
         let begun = HubBegun { policy: policy.clone(), expiry, at };
@@ -445,6 +455,7 @@ impl Batches {
     ) -> Result<Vec<Effect>, StoreError> {
         let now = self.parts.now();
         let mut writes = Batch::default();
+        let mut told = Vec::new();
         let mut effects = Vec::new();
         let mut is_binding = false;
         for input in inputs {
@@ -456,11 +467,15 @@ impl Batches {
                     effects.extend(decided.effects.into_iter().map(|e| Effect::Hub(id, e)));
                     for event in &decided.events {
                         state.faults.learn(event, now);
+                        if let HubEvent::PhaseEntered { phase } = event {
+                            let (batch, phase) = (id, *phase);
+                            told.push(DomainEvent::Batch(BatchEvent::Hosted { batch, phase }));
+                        }
                     }
                 }
                 Input::User(id, input) => {
                     let Some(life) = state.user.get_mut(&id) else { continue };
-                    let asked = life.decide(input, now, &mut writes);
+                    let asked = life.decide(input, now, &mut writes, &mut told);
                     is_binding |= life.is_binding();
                     effects.extend(asked.into_iter().map(|e| Effect::User(id, e)));
                 }
@@ -476,7 +491,7 @@ impl Batches {
             }
         }
         if !writes.is_empty() {
-            let ticket = self.parts.committer.enqueue(writes);
+            let ticket = self.parts.journal.append(&told, writes);
             if is_binding && !effects.is_empty() {
                 self.parts.committer.durable(ticket).await?;
             }

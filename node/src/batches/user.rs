@@ -14,6 +14,7 @@ use channel_contracts::tree::{AgreedPath, Terms};
 use super::Parts;
 use super::record::EventLog;
 use crate::chain::virtual_confirmation::{SignedLeaf, VirtualBatch};
+use crate::journal::{BatchEvent, DomainEvent};
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::store::{Batch, StoreError};
 use crate::unroll::UnrollError;
@@ -69,12 +70,19 @@ impl UserLife {
         matches!(self.machine.phase(), UserPhase::Leaf(_))
     }
 
-    /// Lets the machine decide and applies its events. A rejection is said in the log.
+    /// What the journal hears when the wish enters `phase`.
+    pub fn entered(&self, phase: UserPhase) -> DomainEvent {
+        let (registration, hub) = (self.registration(), self.hub);
+        DomainEvent::Batch(BatchEvent::Wish { registration, hub, phase })
+    }
+
+    /// Lets the machine decide and applies its events, which `told` hears of. A rejection is said in the log.
     pub fn decide(
         &mut self,
         input: UserInput,
         now: Timestamp,
         writes: &mut Batch,
+        told: &mut Vec<DomainEvent>,
     ) -> Vec<UserEffect> {
         let decision = match self.machine.decide(input, now) {
             Ok(decision) => decision,
@@ -88,6 +96,7 @@ impl UserLife {
         for event in decision.events {
             if let UserEvent::PhaseEntered { phase } = &event {
                 tracing::info!(registration = %self.registration(), ?phase, "channel of a batch");
+                told.push(self.entered(*phase));
             }
             self.machine.apply(event);
         }

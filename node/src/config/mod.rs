@@ -269,6 +269,8 @@ pub struct BatchConfig {
     pub fee_sat: u64,
     /// Hub: blocks from a batch's beginning to its expiry. A user accepts half as many.
     pub life_blocks: u32,
+    /// Hub: the most users whose batches expire within a day.
+    pub expiring_users_max: usize,
     /// Seconds a user has for each step; a user waits six times as long for the hub.
     pub step_seconds: u64,
     /// User: the most a place may cost, satoshi.
@@ -300,6 +302,7 @@ impl Default for BatchConfig {
             capacity_max_sat: 10_000_000,
             fee_sat: 0,
             life_blocks: 4_032,
+            expiring_users_max: 4_096,
             step_seconds: 10,
             fee_max_sat: 1_000,
             exit_feerate_max_sat_per_vb: 500,

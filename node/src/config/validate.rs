@@ -359,6 +359,12 @@ impl BatchConfig {
             "a shorter life leaves no time to roll over, a longer one binds the hub's coins",
         )?;
         within(
+            "batch.expiring_users_max",
+            batch.expiring_users_max as u64,
+            1..=1_000_000,
+            "their paths must find room in the blocks before they expire",
+        )?;
+        within(
             "batch.step_seconds",
             batch.step_seconds,
             1..=600,
@@ -497,6 +503,7 @@ mod tests {
             ("batch.exit_feerate_max_sat_per_vb", |c| {
                 c.batch.exit_feerate_max_sat_per_vb = 0;
             }),
+            ("batch.expiring_users_max", |c| c.batch.expiring_users_max = 0),
             ("batch.early_value_ppm", |c| c.batch.early_value_ppm = 1_000_001),
             ("batch.reclaim_patience_blocks", |c| c.batch.reclaim_patience_blocks = 0),
             ("batch.swap_fee_ppm", |c| c.batch.swap_fee_ppm = 100_001),

@@ -1,6 +1,7 @@
 //! The domain events. Names and fields are part of the store's format: add, never rename.
 
 use bitcoin::OutPoint;
+use channel_contracts::batch::{BatchId, HubPhase, RegistrationId, SwapId, UserPhase};
 use serde::{Deserialize, Serialize};
 
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
@@ -16,8 +17,92 @@ pub enum DomainEvent {
     Invoice(InvoiceEvent),
     /// To a channel.
     Channel(ChannelEvent),
+    /// To a channel of a batch, or to a batch of this hub.
+    Batch(BatchEvent),
+    /// To a withdrawal or a deposit.
+    Swap(SwapEvent),
     /// To the node itself.
     Node(NodeEvent),
+}
+
+/// What happens to batches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchEvent {
+    /// A wish of this user for a channel entered a phase.
+    Wish {
+        /// Its name.
+        registration: RegistrationId,
+        /// The hub.
+        hub: NodeId,
+        /// The phase.
+        phase: UserPhase,
+    },
+    /// A batch of this hub entered a phase.
+    Hosted {
+        /// Its name.
+        batch: BatchId,
+        /// The phase.
+        phase: HubPhase,
+    },
+}
+
+/// A withdrawal or a deposit entered a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapEvent {
+    /// Its name.
+    pub swap: SwapId,
+    /// The other side.
+    pub peer: NodeId,
+    /// Which way the money goes, for the user.
+    pub kind: SwapKind,
+    /// The state.
+    pub state: SwapState,
+    /// Value of its output, in satoshis.
+    pub amount_sat: u64,
+}
+
+/// Which way the money of a swap goes, for the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapKind {
+    /// From a channel to the chain.
+    Withdrawal,
+    /// From the chain to a channel.
+    Deposit,
+}
+
+/// Where a swap stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapState {
+    /// The hub was asked.
+    Asking,
+    /// Withdrawal: the user has not paid yet, or the payment is under way.
+    Paying,
+    /// The output is in no block yet.
+    Funding,
+    /// It is in a block; once it is buried, the other half is paid.
+    Confirmed,
+    /// The other half is being paid: withdrawal, the preimage is revealed; deposit, the hub pays.
+    Settling,
+    /// Its owner spends the output.
+    Spending,
+    /// The output is taken back.
+    Refunding,
+    /// Both halves were paid.
+    Done,
+    /// The output was taken back; the payment was not made, or went back.
+    Refunded,
+    /// It came to nothing; nothing was paid.
+    Failed,
+}
+
+impl SwapState {
+    /// Whether nothing can change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Refunded | Self::Failed)
+    }
 }
 
 /// What a payment of ours was asked to pay.

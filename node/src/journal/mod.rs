@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use event::{
-    ChannelEvent, DomainEvent, InvoiceEvent, NodeEvent, PaymentEvent, PaymentRequestKind,
+    BatchEvent, ChannelEvent, DomainEvent, InvoiceEvent, NodeEvent, PaymentEvent,
+    PaymentRequestKind, SwapEvent, SwapKind, SwapState,
 };
 pub use idempotency::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
 

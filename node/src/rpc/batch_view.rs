@@ -73,7 +73,7 @@ fn unroll(view: &UnrollView) -> v1::BatchUnroll {
     written
 }
 
-fn state(phase: UserPhase) -> MembershipState {
+pub(super) fn state(phase: UserPhase) -> MembershipState {
     match phase {
         UserPhase::Registering { .. } => MembershipState::Registering,
         UserPhase::Accepted { .. } => MembershipState::Accepted,
@@ -95,7 +95,7 @@ fn state(phase: UserPhase) -> MembershipState {
     }
 }
 
-fn detail(phase: UserPhase) -> String {
+pub(super) fn detail(phase: UserPhase) -> String {
     match phase {
         UserPhase::Registering { .. } => "the hub was asked".into(),
         UserPhase::Accepted { .. } => "the hub has a place; the batch gathers users".into(),
@@ -172,7 +172,7 @@ pub(super) fn hosted(view: &BatchView) -> v1::HostedBatch {
     }
 }
 
-fn hosted_state(phase: HubPhase) -> (HostedBatchState, String) {
+pub(super) fn hosted_state(phase: HubPhase) -> (HostedBatchState, String) {
     let forming = |step: &str| (HostedBatchState::Forming, step.to_owned());
     match phase {
         HubPhase::Gathering { .. } => (HostedBatchState::Gathering, String::new()),

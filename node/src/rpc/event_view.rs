@@ -13,8 +13,11 @@ use super::convert::outpoint;
 use super::payment_view::{direction, failure_of, given_back, kind};
 use super::server::RpcParts;
 use super::status::Refusal;
+use super::{batch_view, swaps};
 use crate::channels::ChannelRecord;
-use crate::journal::{ChannelEvent, DomainEvent, Entry, InvoiceEvent, NodeEvent, PaymentEvent};
+use crate::journal::{
+    BatchEvent, ChannelEvent, DomainEvent, Entry, InvoiceEvent, NodeEvent, PaymentEvent, SwapEvent,
+};
 use crate::lightning::CloseKind;
 use crate::lightning::types::{ChannelRef, PaymentHash, PaymentId};
 use crate::payments::PaymentRecord;
@@ -25,6 +28,8 @@ pub(super) fn is_kind(entry: &Entry, kinds: &[v1::EventKind]) -> bool {
         DomainEvent::Payment(_) => v1::EventKind::Payment,
         DomainEvent::Invoice(_) => v1::EventKind::Invoice,
         DomainEvent::Channel(_) => v1::EventKind::Channel,
+        DomainEvent::Batch(_) => v1::EventKind::Batch,
+        DomainEvent::Swap(_) => v1::EventKind::Swap,
         DomainEvent::Node(_) => v1::EventKind::Node,
     };
     kinds.is_empty() || kinds.contains(&kind)
@@ -45,6 +50,8 @@ pub(super) fn event(parts: &RpcParts, entry: &Entry) -> Result<v1::Event, Refusa
             .and_then(|channel| parts.channels.recorded(channel))
             .and_then(|record| channel(event, &record))
             .map(Kind::Channel),
+        DomainEvent::Batch(event) => Some(Kind::Batch(batch(event))),
+        DomainEvent::Swap(event) => Some(Kind::Swap(swap(event))),
         DomainEvent::Node(event) => Some(Kind::Node(node(event))),
     };
     Ok(v1::Event { sequence: entry.sequence, unix_ms: entry.at_ms, kind })
@@ -218,6 +225,34 @@ fn splice(event: &ChannelEvent) -> Option<v1::ChannelSplice> {
             })
         }
         _ => None,
+    }
+}
+
+fn batch(event: &BatchEvent) -> v1::BatchEvent {
+    use v1::batch_event::Subject;
+    let subject = match event {
+        BatchEvent::Wish { registration, hub, phase } => Subject::Wish(v1::WishEvent {
+            registration_id: registration.0.to_vec(),
+            hub_node_id: hub.serialize().to_vec(),
+            state: batch_view::state(*phase).into(),
+            detail: batch_view::detail(*phase),
+        }),
+        BatchEvent::Hosted { batch, phase } => {
+            let (state, detail) = batch_view::hosted_state(*phase);
+            let batch_id = batch.0.to_vec();
+            Subject::Hosted(v1::HostedBatchEvent { batch_id, state: state.into(), detail })
+        }
+    };
+    v1::BatchEvent { subject: Some(subject) }
+}
+
+fn swap(event: &SwapEvent) -> v1::SwapEvent {
+    v1::SwapEvent {
+        swap_id: event.swap.0.to_vec(),
+        counterparty_node_id: event.peer.serialize().to_vec(),
+        kind: swaps::kind(event.kind).into(),
+        state: swaps::state(event.state).into(),
+        amount_sat: event.amount_sat,
     }
 }
 

@@ -132,17 +132,17 @@ fn channel(id: Option<&[u8]>) -> Result<Option<ChannelRef>, Refusal> {
     id.map(|id| channel_ref("channel_record_id", id)).transpose()
 }
 
-/// Writes a swap.
-fn swap(view: &SwapView) -> v1::Swap {
-    let kind = match view.kind {
+/// Writes which way the money goes.
+pub(super) fn kind(kind: SwapKind) -> v1::SwapKind {
+    match kind {
         SwapKind::Withdrawal => v1::SwapKind::Withdrawal,
         SwapKind::Deposit => v1::SwapKind::Deposit,
-    };
-    let role = match view.role {
-        SwapRole::User => v1::SwapRole::User,
-        SwapRole::Hub => v1::SwapRole::Hub,
-    };
-    let state = match view.state {
+    }
+}
+
+/// Writes where a swap stands.
+pub(super) fn state(state: SwapState) -> v1::SwapState {
+    match state {
         SwapState::Asking => v1::SwapState::Asking,
         SwapState::Paying => v1::SwapState::Paying,
         SwapState::Funding => v1::SwapState::Funding,
@@ -153,17 +153,25 @@ fn swap(view: &SwapView) -> v1::Swap {
         SwapState::Done => v1::SwapState::Done,
         SwapState::Refunded => v1::SwapState::Refunded,
         SwapState::Failed => v1::SwapState::Failed,
+    }
+}
+
+/// Writes a swap.
+fn swap(view: &SwapView) -> v1::Swap {
+    let role = match view.role {
+        SwapRole::User => v1::SwapRole::User,
+        SwapRole::Hub => v1::SwapRole::Hub,
     };
     v1::Swap {
         swap_id: view.id.0.to_vec(),
-        kind: kind.into(),
+        kind: kind(view.kind).into(),
         role: role.into(),
         peer_node_id: view.peer.serialize().to_vec(),
         funding_outpoint: Some(outpoint(view.channel)),
         amount_sat: view.amount.to_sat(),
         payment_msat: view.payment_msat,
         payment_hash: view.hash.0.to_vec(),
-        state: state.into(),
+        state: state(view.state).into(),
         detail: view.detail.clone().unwrap_or_default(),
         output_outpoint: view.output.map(outpoint),
         funding_txid: view.carrier.map(txid_bytes),

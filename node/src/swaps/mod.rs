@@ -29,10 +29,11 @@ use std::sync::Arc;
 use bitcoin::Network;
 use channel_contracts::batch::Message;
 
+pub use crate::journal::{SwapKind, SwapState};
 pub use policy::SwapPolicy;
 pub use requests::{DepositRequest, SwapError, WithdrawRequest};
 pub use service::Swaps;
-pub use view::{SwapKind, SwapRole, SwapState, SwapView};
+pub use view::{SwapRole, SwapView};
 pub use watch::SwapWatch;
 
 use crate::chain::broadcast::BroadcastQueue;
@@ -40,6 +41,7 @@ use crate::chain::fees::FeeEstimates;
 use crate::chain::virtual_confirmation::VirtualConfirmations;
 use crate::channels::Channels;
 use crate::environment::{Clock, Entropy};
+use crate::journal::Journal;
 use crate::keys::BatchSecrets;
 use crate::lightning::Lightning;
 use crate::lightning::types::NodeId;
@@ -51,6 +53,8 @@ use crate::wallet::Wallet;
 pub struct Parts {
     /// The store.
     pub committer: Committer,
+    /// Durable events.
+    pub journal: Journal,
     /// LDK.
     pub lightning: Arc<Lightning>,
     /// Records of channels.

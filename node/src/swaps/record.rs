@@ -15,6 +15,7 @@ use channel_contracts::swap::withdrawal::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::journal::SwapState;
 use crate::lightning::types::{NodeId, PaymentHash, PaymentId};
 use crate::store::cbor::{encode, load_all};
 use crate::store::{Batch, Committer, StoreError, Table};
@@ -41,6 +42,9 @@ pub(super) struct SwapRecord {
     pub spend: Option<Spend>,
     /// How it ended.
     pub end: Option<End>,
+    /// The state that the journal heard of last.
+    #[serde(default)]
+    pub told: Option<SwapState>,
 }
 
 /// How a swap ended.

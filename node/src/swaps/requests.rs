@@ -199,7 +199,7 @@ impl Swaps {
         let id = SwapId(self.parts.entropy.bytes());
         let hash = PaymentHash(*self.parts.secrets.swap_preimage(id).hash().as_ref());
         let now = self.parts.clock.now();
-        let record = SwapRecord {
+        let mut record = SwapRecord {
             peer,
             channel,
             amount,
@@ -209,11 +209,12 @@ impl Swaps {
             life,
             spend: None,
             end: None,
+            told: None,
         };
         let mut writes = Batch::default();
-        record.put(id, &mut writes);
         self.idempotency().record(&mut writes, key, fingerprint, &id.0, now);
-        self.parts.committer.durable(self.parts.committer.enqueue(writes)).await?;
+        let ticket = self.write(id, &mut record, writes);
+        self.parts.committer.durable(ticket).await?;
         let view = view(&self.parts, id, &record);
         state.swaps.insert(id, Swap::new(record));
         self.wake();

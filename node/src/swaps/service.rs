@@ -13,12 +13,13 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use super::Parts;
 use super::record::{self, End, Life, SwapRecord};
+use super::view;
 use crate::chain::follower::SyncState;
 use crate::environment::UnixTime;
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::lightning::{ChannelSnapshot, LightningEvent};
 use crate::runtime::Tasks;
-use crate::store::{Batch, StoreError};
+use crate::store::{Batch, StoreError, Ticket};
 
 /// How often payments are looked at while swaps are under way.
 const LOOK: Duration = Duration::from_millis(250);
@@ -268,12 +269,18 @@ impl Swaps {
     }
 
     /// Writes a swap as it is, durable.
-    pub(super) async fn keep(&self, id: SwapId, swap: &Swap) -> Result<(), StoreError> {
-        let mut writes = Batch::default();
-        swap.record.put(id, &mut writes);
-        self.parts.committer.durable(self.parts.committer.enqueue(writes)).await?;
+    pub(super) async fn keep(&self, id: SwapId, swap: &mut Swap) -> Result<(), StoreError> {
+        let ticket = self.write(id, &mut swap.record, Batch::default());
+        self.parts.committer.durable(ticket).await?;
         self.changed();
         Ok(())
+    }
+
+    /// Writes a record with what lies beside it, and tells the journal if its state is a new one.
+    pub(super) fn write(&self, id: SwapId, record: &mut SwapRecord, mut beside: Batch) -> Ticket {
+        let events = view::entered(&self.parts, id, record);
+        record.put(id, &mut beside);
+        self.parts.journal.append(&events, beside)
     }
 
     /// Writes that a swap ended.

@@ -106,9 +106,7 @@ impl Swaps {
         transaction: &Transaction,
         replaced: Option<&Transaction>,
     ) -> Result<(), StoreError> {
-        let mut writes = Batch::default();
-        swap.record.put(id, &mut writes);
-        let recorded = self.parts.committer.enqueue(writes);
+        let recorded = self.write(id, &mut swap.record, Batch::default());
         self.parts.committer.durable(recorded).await?;
         if self.parts.wallet.owns(&transaction.output[0].script_pubkey) {
             let counted = self.parts.wallet.apply_unconfirmed(transaction);

@@ -7,16 +7,8 @@ use channel_contracts::swap::withdrawal::{HubWithdrawalPhase, UserWithdrawalPhas
 
 use super::Parts;
 use super::record::{End, Life, Spend, SwapRecord};
+use crate::journal::{DomainEvent, SwapEvent, SwapKind, SwapState};
 use crate::lightning::types::{NodeId, PaymentHash};
-
-/// Which way the money goes, for the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SwapKind {
-    /// From a channel to the chain.
-    Withdrawal,
-    /// From the chain to a channel.
-    Deposit,
-}
 
 /// Which side this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,38 +17,6 @@ pub enum SwapRole {
     User,
     /// It was asked.
     Hub,
-}
-
-/// Where a swap stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SwapState {
-    /// The hub was asked.
-    Asking,
-    /// Withdrawal: the user has not paid yet, or the payment is under way.
-    Paying,
-    /// The output is in no block yet.
-    Funding,
-    /// It is in a block; once it is buried, the other half is paid.
-    Confirmed,
-    /// The other half is being paid: withdrawal, the preimage is revealed; deposit, the hub pays.
-    Settling,
-    /// Its owner spends the output.
-    Spending,
-    /// The output is taken back.
-    Refunding,
-    /// Both halves were paid.
-    Done,
-    /// The output was taken back; the payment was not made, or went back.
-    Refunded,
-    /// It came to nothing; nothing was paid.
-    Failed,
-}
-
-impl SwapState {
-    /// Whether nothing can change any more.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Done | Self::Refunded | Self::Failed)
-    }
 }
 
 /// A swap.
@@ -93,22 +53,16 @@ pub struct SwapView {
 }
 
 pub(super) fn view(parts: &Parts, id: SwapId, record: &SwapRecord) -> SwapView {
-    let (kind, payment_msat) = match &record.life {
-        Life::UserWithdrawal(life) => {
-            let msat = life.agreed.as_ref().map(|agreed| agreed.terms.payment_msat);
-            (SwapKind::Withdrawal, msat)
-        }
-        Life::HubWithdrawal(life) => (SwapKind::Withdrawal, Some(life.terms.payment_msat)),
-        Life::UserDeposit(life) => {
-            let msat = life.agreed.as_ref().map(|agreed| agreed.terms.payment_msat);
-            (SwapKind::Deposit, msat)
-        }
-        Life::HubDeposit(life) => (SwapKind::Deposit, Some(life.terms.payment_msat)),
+    let payment_msat = match &record.life {
+        Life::UserWithdrawal(life) => life.agreed.as_ref().map(|agreed| agreed.terms.payment_msat),
+        Life::HubWithdrawal(life) => Some(life.terms.payment_msat),
+        Life::UserDeposit(life) => life.agreed.as_ref().map(|agreed| agreed.terms.payment_msat),
+        Life::HubDeposit(life) => Some(life.terms.payment_msat),
     };
     let spend = record.spend.as_ref().and_then(Spend::transaction);
     SwapView {
         id,
-        kind,
+        kind: kind(record),
         role: if record.is_users() { SwapRole::User } else { SwapRole::Hub },
         peer: record.peer,
         channel: record.channel,
@@ -124,6 +78,26 @@ pub(super) fn view(parts: &Parts, id: SwapId, record: &SwapRecord) -> SwapView {
             _ => None,
         },
         begun_ms: record.begun_ms,
+    }
+}
+
+/// What the journal is to hear of a record that is about to be written: nothing, unless its state
+/// is another one than it heard last.
+pub(super) fn entered(parts: &Parts, id: SwapId, record: &mut SwapRecord) -> Vec<DomainEvent> {
+    let state = state(parts, id, record);
+    if record.told == Some(state) {
+        return vec![];
+    }
+    record.told = Some(state);
+    let amount_sat = record.amount.to_sat();
+    let event = SwapEvent { swap: id, peer: record.peer, kind: kind(record), state, amount_sat };
+    vec![DomainEvent::Swap(event)]
+}
+
+fn kind(record: &SwapRecord) -> SwapKind {
+    match &record.life {
+        Life::UserWithdrawal(_) | Life::HubWithdrawal(_) => SwapKind::Withdrawal,
+        Life::UserDeposit(_) | Life::HubDeposit(_) => SwapKind::Deposit,
     }
 }
 

@@ -36,7 +36,7 @@ pub use ledger::{Ledger, NAMES, connected, hub_fee};
 pub use steps::{
     channel_balance, conserved, crash, hold, holds, in_time, invoice, invoice_state, line,
     open_request, outcome, paid, pay, pay_request, payments, pays, preimage, received, records,
-    settled, until, usable_channel, wallet_sat,
+    settled, told, until, usable_channel, wallet_sat,
 };
 pub use tree::{Eye, in_mempool, other_spender, path, spender};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitcoin::Amount;
 use node::channels::{ChannelRecord, OpenRequest};
 use node::dev::{Cluster, NodeOptions};
+use node::journal::DomainEvent;
 use node::lightning::types::{NodeId, PaymentHash, PaymentId, Preimage};
 use node::lightning::{ChannelSnapshot, InvoiceDescription};
 use node::payments::{
@@ -304,6 +305,23 @@ pub fn channel_balance(net: &Cluster, name: &str, peer: &str) -> u64 {
 pub fn wallet_sat(net: &Cluster, name: &str) -> u64 {
     let balance = net.node(name).wallet.balance();
     (balance.confirmed + balance.unconfirmed + balance.immature).to_sat()
+}
+
+/// What the journal of `name` has of its life so far.
+///
+/// # Panics
+///
+/// If it cannot be read.
+pub fn told(net: &Cluster, name: &str) -> Vec<DomainEvent> {
+    let journal = &net.node(name).journal;
+    let mut events = Vec::new();
+    loop {
+        let read = journal.read(events.len() as u64, 1_000).expect("the journal can be read");
+        if read.is_empty() {
+            return events;
+        }
+        events.extend(read.into_iter().map(|entry| entry.event));
+    }
 }
 
 /// Asserts that no satoshi is lost or doubled.

@@ -11,8 +11,9 @@ use channel_contracts::batch::{Attempt, BatchId, HubPhase, RegistrationId, UserP
 use channel_contracts::musig::TreeSecret;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
+use node::journal::{BatchEvent, DomainEvent};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{WAIT, channel_balance, clear_end, conserved, forming_ended};
+use tests::e2e::{WAIT, channel_balance, clear_end, conserved, forming_ended, told};
 
 use crate::stage::{
     DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, join, newest, pays,
@@ -24,6 +25,35 @@ pub async fn one_user_joins_and_is_paid(net: &mut Cluster) {
     formed(net, &USERS[..1]).await;
     pays(net, HUB, USERS[0], 1_000_000).await;
     assert_eq!(channel_balance(net, USERS[0], HUB), 1_000_000);
+    both_journals_tell_of_it(net).await;
+}
+
+/// Each step is in the log of events once, in order, on both sides.
+async fn both_journals_tell_of_it(net: &Cluster) {
+    let wish = wish(net, USERS[0]).await;
+    let phases: Vec<UserPhase> = told(net, USERS[0])
+        .into_iter()
+        .filter_map(|event| match event {
+            DomainEvent::Batch(BatchEvent::Wish { registration, phase, .. }) => {
+                assert_eq!(registration, wish.registration);
+                Some(phase)
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(phases[0], UserPhase::Registering { .. }), "{phases:?}");
+    assert!(matches!(phases[1], UserPhase::Accepted { .. }), "{phases:?}");
+    assert_eq!(phases.last(), Some(&wish.state));
+    let mut once = phases.clone();
+    once.dedup();
+    assert_eq!(once, phases, "a step is told twice");
+    let mut hosted = told(net, HUB);
+    hosted.retain(|event| matches!(event, DomainEvent::Batch(BatchEvent::Hosted { .. })));
+    let last = hosted.pop().unwrap();
+    assert!(
+        matches!(last, DomainEvent::Batch(BatchEvent::Hosted { phase: HubPhase::Live { .. }, .. })),
+        "{last:?}"
+    );
 }
 
 pub async fn five_users_join_and_pay_each_other(net: &mut Cluster) {

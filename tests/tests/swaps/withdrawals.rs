@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use bitcoin::Amount;
 use channel_contracts::swap::margins::FINAL_DEPTH;
 use node::dev::{Cluster, NodeOptions};
+use node::journal::DomainEvent;
 use node::store::MemoryDisk;
 use node::swaps::{SwapState, WithdrawRequest};
 use tests::e2e::{
-    WAIT, connect, conserved, forming_ended, in_time, join, pays, spender, usable, wallet_sat,
+    WAIT, connect, conserved, forming_ended, in_time, join, pays, spender, told, usable, wallet_sat,
 };
 
 use crate::stage::{
@@ -60,6 +61,18 @@ pub async fn withdrawals_of_many_ride_in_one_transaction(net: &mut Cluster) {
         assert!((SWAP_SAT - 2_000..SWAP_SAT).contains(&received), "{received} sat");
     }
     conserved(net).await;
+    let (user, id) = swaps[0];
+    for (name, first) in [(user, SwapState::Asking), (HUB, SwapState::Paying)] {
+        let states = told(net, name).into_iter().filter_map(|event| match event {
+            DomainEvent::Swap(event) if event.swap == id => Some(event.state),
+            _ => None,
+        });
+        let states: Vec<SwapState> = states.collect();
+        assert_eq!((states[0], states.last()), (first, Some(&SwapState::Done)), "{states:?}");
+        let mut once = states.clone();
+        once.dedup();
+        assert_eq!(once, states, "a step is told twice");
+    }
 }
 
 pub async fn a_withdrawal_rides_in_the_next_batch(net: &mut Cluster) {

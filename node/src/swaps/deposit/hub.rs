@@ -92,7 +92,7 @@ impl Swaps {
         terms.check().map_err(|_| SwapRefusal::Key)?;
         let output = terms.output().map_err(|_| SwapRefusal::Key)?;
         self.parts.watch.watch(asked.swap, output);
-        let swap = Swap::new(SwapRecord {
+        let mut swap = Swap::new(SwapRecord {
             peer: user,
             channel: asked.channel,
             amount: asked.amount,
@@ -108,8 +108,9 @@ impl Swaps {
             }),
             spend: None,
             end: None,
+            told: None,
         });
-        self.keep(asked.swap, &swap).await?;
+        self.keep(asked.swap, &mut swap).await?;
         let answer = same_answer(&swap, user, asked);
         state.swaps.insert(asked.swap, swap);
         answer.ok_or(SwapRefusal::Internal.into())

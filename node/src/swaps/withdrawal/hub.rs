@@ -115,7 +115,7 @@ impl Swaps {
         let invoice = self.hold_invoice(create, purpose).await?;
         self.parts.payments.keep_held(hash);
         self.parts.watch.watch(asked.swap, output);
-        let swap = Swap::new(SwapRecord {
+        let mut swap = Swap::new(SwapRecord {
             peer: user,
             channel: asked.channel,
             amount: asked.amount,
@@ -132,8 +132,9 @@ impl Swaps {
             }),
             spend: None,
             end: None,
+            told: None,
         });
-        self.keep(asked.swap, &swap).await?;
+        self.keep(asked.swap, &mut swap).await?;
         let answer = same_answer(&swap, user, asked);
         state.swaps.insert(asked.swap, swap);
         answer.ok_or(SwapRefusal::Internal.into())

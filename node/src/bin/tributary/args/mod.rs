@@ -497,6 +497,8 @@ pub enum EventKindArg {
     Chain,
     Peer,
     Node,
+    Batch,
+    Swap,
 }
 
 /// `completions`

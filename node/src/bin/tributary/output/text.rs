@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use proto::v1::{
     Channel, DecodeResponse, Event, Invoice, NodeInfo, Offer, Payment, PaymentState, WalletBalance,
-    WalletTransaction, decode_response, event,
+    WalletTransaction, batch_event, decode_response, event,
 };
 
 use super::json::short_channel_id;
@@ -375,6 +375,28 @@ pub fn event_line(event: &Event) -> String {
         Some(event::Kind::Peer(p)) => {
             let state = if p.connected { "connected" } else { "gone" };
             ("peer", format!("{state} {} {}", short(&p.node_id), quoted(&p.detail)))
+        }
+        Some(event::Kind::Batch(b)) => {
+            let text = match &b.subject {
+                Some(batch_event::Subject::Wish(wish)) => {
+                    let state = words(wish.state().as_str_name(), "MEMBERSHIP_STATE_");
+                    let wish_id = hex::encode(&wish.registration_id);
+                    format!("{state} wish {wish_id} {}", quoted(&wish.detail))
+                }
+                Some(batch_event::Subject::Hosted(batch)) => {
+                    let state = words(batch.state().as_str_name(), "HOSTED_BATCH_STATE_");
+                    let batch_id = hex::encode(&batch.batch_id);
+                    format!("{state} batch {batch_id} {}", quoted(&batch.detail))
+                }
+                None => String::new(),
+            };
+            ("batch", text)
+        }
+        Some(event::Kind::Swap(s)) => {
+            let state = words(s.state().as_str_name(), "SWAP_STATE_");
+            let kind = words(s.kind().as_str_name(), "SWAP_KIND_");
+            let id = hex::encode(&s.swap_id);
+            ("swap", format!("{kind} {} {state} {id}", sats(s.amount_sat)))
         }
         Some(event::Kind::Node(n)) => {
             let kind = words(n.kind().as_str_name(), "NODE_EVENT_KIND_");

@@ -57,6 +57,8 @@ impl EventKindArg {
             Self::Chain => EventKind::Chain,
             Self::Peer => EventKind::Peer,
             Self::Node => EventKind::Node,
+            Self::Batch => EventKind::Batch,
+            Self::Swap => EventKind::Swap,
         };
         kind as i32
     }
