@@ -37,7 +37,11 @@ impl Bitcoind {
     /// # Errors
     ///
     /// If it does not start, or ends, or does not answer in time.
-    pub async fn start(exe: &Path, root: &Path, block_min_sat_per_vb: u64) -> Result<Self, Failure> {
+    pub async fn start(
+        exe: &Path,
+        root: &Path,
+        block_min_sat_per_vb: u64,
+    ) -> Result<Self, Failure> {
         let dir = directory(root, "bitcoind")?;
         let rpc = free_address()?;
         // A decimal of bitcoin per 1,000 virtual bytes.

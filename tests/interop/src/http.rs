@@ -116,7 +116,11 @@ fn parsed(status: StatusCode, text: &str) -> Result<Value, Failure> {
         0 => Value::Null,
         1 => serde_json::from_str(lines.remove(0))?,
         _ => serde_json::from_str(text).or_else(|_| {
-            lines.into_iter().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().map(Value::Array)
+            lines
+                .into_iter()
+                .map(serde_json::from_str)
+                .collect::<Result<Vec<Value>, _>>()
+                .map(Value::Array)
         })?,
     };
     // bitcoind answers a refused call with 500 and says in the body why.

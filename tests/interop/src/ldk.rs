@@ -62,7 +62,8 @@ impl Ldk {
     }
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, Failure> {
-        let failed = |error: &str| -> Failure { format!("{}, {method}: {error}", self.name).into() };
+        let failed =
+            |error: &str| -> Failure { format!("{}, {method}: {error}", self.name).into() };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         locked(&self.waiting).insert(id, sender);
@@ -238,7 +239,7 @@ impl Party for Ldk {
                     funding: serde_json::from_value(channel["funding"].clone())?,
                     active: channel["active"] == true,
                     local_msat: number(channel, "local_msat")?,
-                    htlcs: None,
+                    sendable_msat: number(channel, "sendable_msat")?,
                 })
             })
             .collect()

@@ -75,7 +75,13 @@ enum Part {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args).await {
+    // An interrupted run drops its worlds, and with them every process.
+    let ended = tokio::select! {
+        biased;
+        () = interrupted() => Err("interrupted".into()),
+        ended = run(&args) => ended,
+    };
+    match ended {
         Ok(0) => ExitCode::SUCCESS,
         Ok(failed) => {
             eprintln!("{failed} scenarios failed");
@@ -85,6 +91,19 @@ async fn main() -> ExitCode {
             eprintln!("interop: {failure}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Ctrl-C, or the polite signal of whoever started this.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
 }
 

@@ -285,7 +285,7 @@ impl Party for Ours {
                 peer: hex::encode(&channel.counterparty_node_id),
                 active: channel.state() == S::Active,
                 local_msat: channel.holder_balance_msat,
-                htlcs: Some((channel.htlcs_offered + channel.htlcs_received) as usize),
+                sendable_msat: channel.spendable_msat,
                 funding: channel.funding_outpoint.map(|o| (hex::encode(o.txid), o.output_index)),
             })
             .collect())
@@ -380,7 +380,8 @@ impl Party for Ours {
             Ok(payment) => payment.into_inner(),
             Err(status) => {
                 use tonic::Code;
-                let refusals = [Code::FailedPrecondition, Code::InvalidArgument, Code::AlreadyExists];
+                let refusals =
+                    [Code::FailedPrecondition, Code::InvalidArgument, Code::AlreadyExists];
                 if refusals.contains(&status.code()) {
                     return Ok(Outcome::Failed(words(&status)));
                 }
@@ -391,7 +392,8 @@ impl Party for Ours {
             return Ok(Outcome::Paid {
                 preimage: hex::encode(payment.preimage.unwrap_or_default()),
                 fee_msat: payment.fee_msat.unwrap_or_default(),
-                parts: Some(payment.parts as usize),
+                // 0 where the node does not say.
+                parts: Some(payment.parts as usize).filter(|parts| *parts > 0),
             });
         }
         let failure = payment.failure.unwrap_or_default();

@@ -55,8 +55,9 @@ pub struct Chan {
     /// This side's balance. Absolute figures of different programs differ by reserves and fees;
     /// differences of one program's figures are exact.
     pub local_msat: u64,
-    /// HTLCs in flight, both ways, if the program says.
-    pub htlcs: Option<usize>,
+    /// The most that this side can send over it in one HTLC: reserves and the other side's limits
+    /// are taken off.
+    pub sendable_msat: u64,
 }
 
 /// How an outgoing payment ended.
@@ -108,6 +109,20 @@ pub struct Books {
     pub received: u64,
     /// What they brought.
     pub received_msat: u64,
+}
+
+impl Books {
+    /// What has come since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            sent: self.sent - before.sent,
+            sent_msat: self.sent_msat - before.sent_msat,
+            in_flight: self.in_flight.saturating_sub(before.in_flight),
+            received: self.received - before.received,
+            received_msat: self.received_msat - before.received_msat,
+        }
+    }
 }
 
 /// A preimage of a scenario's own, with its hash, both hex.

@@ -48,9 +48,9 @@ impl Process {
     }
 
     fn spawn(&self, mut command: Command) -> Result<Option<Pipes>, Failure> {
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("{} does not start: {error}", command.get_program().display()))?;
+        let mut child = command.spawn().map_err(|error| {
+            format!("{} does not start: {error}", command.get_program().display())
+        })?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         *self.child() = Some(child);
         Ok(pipes)

@@ -21,6 +21,8 @@ pub enum Verdict {
     Passed(String),
     /// Not run, because the peer's program does not have it; says what is missing there.
     NotSpoken(String),
+    /// Otherwise than it should, by the peer's program; says what it does there.
+    Upstream(String),
     /// Otherwise than it should.
     Failed(String),
 }
@@ -94,14 +96,13 @@ impl Report {
         let verdict = match timeout(CASE_PATIENCE, scenario).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(failure)) => Verdict::Failed(failure.to_string()),
-            Err(_) => {
-                Verdict::Failed(format!("did not end within {} s", CASE_PATIENCE.as_secs()))
-            }
+            Err(_) => Verdict::Failed(format!("did not end within {} s", CASE_PATIENCE.as_secs())),
         };
         let seconds = began.elapsed().as_secs_f32();
         match &verdict {
             Verdict::Passed(note) => println!("passed      {seconds:>6.1} s  {name}  {note}"),
             Verdict::NotSpoken(why) => println!("not spoken  {seconds:>6.1} s  {name}: {why}"),
+            Verdict::Upstream(why) => println!("upstream    {seconds:>6.1} s  {name}: {why}"),
             Verdict::Failed(why) => println!("FAILED      {seconds:>6.1} s  {name}: {why}"),
         }
         if !self.scenarios.iter().any(|known| known == name) {
@@ -123,11 +124,6 @@ impl Report {
         self.results.values().filter(failed).count()
     }
 
-    /// Peers that were skipped, each with its reason.
-    pub fn skipped(&self) -> &[String] {
-        &self.skipped
-    }
-
     /// The tables in Markdown.
     ///
     /// # Errors
@@ -147,13 +143,15 @@ impl Report {
                     Some(Verdict::Passed(note)) if note.is_empty() => "passed".to_owned(),
                     Some(Verdict::Passed(note)) => format!("passed: {note}"),
                     Some(Verdict::Failed(why)) => format!("**failed**: {}", one_line(why)),
-                    Some(Verdict::NotSpoken(why)) => {
+                    Some(verdict @ (Verdict::NotSpoken(why) | Verdict::Upstream(why))) => {
+                        let spoken = matches!(verdict, Verdict::Upstream(_));
                         let known = notes.iter().position(|note| note == why);
                         let number = known.unwrap_or(notes.len());
                         if known.is_none() {
                             notes.push(why);
                         }
-                        format!("not spoken ({})", number + 1)
+                        let word = if spoken { "upstream" } else { "not spoken" };
+                        format!("{word} ({})", number + 1)
                     }
                 };
                 write!(text, " {cell} |")?;
@@ -161,7 +159,7 @@ impl Report {
             writeln!(text)?;
         }
         if !notes.is_empty() {
-            writeln!(text, "\nNot spoken, and why:\n")?;
+            writeln!(text, "\nWhat the peer has not, or does:\n")?;
             for (at, note) in notes.iter().enumerate() {
                 writeln!(text, "{}. {note}", at + 1)?;
             }

@@ -120,11 +120,6 @@ impl World {
         Arc::clone(node.expect("the world was made with it"))
     }
 
-    /// All nodes.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
-    }
-
     /// Mines blocks and waits until every node has followed them.
     ///
     /// # Errors
@@ -144,7 +139,8 @@ impl World {
         let height = self.chain.height().await?;
         for node in &self.nodes {
             let what = format!("block {height} at {}", node.name());
-            until_within(CHAIN_PATIENCE, &what, async || Ok(node.height().await? >= height)).await?;
+            until_within(CHAIN_PATIENCE, &what, async || Ok(node.height().await? >= height))
+                .await?;
         }
         Ok(())
     }
@@ -270,19 +266,29 @@ impl Balances {
         Self { payer_msat: self.payee_msat, payee_msat: self.payer_msat }
     }
 
-    /// What the two have, the first's first.
-    pub fn both_msat(self) -> (u64, u64) {
-        (self.payer_msat, self.payee_msat)
-    }
-
     /// Waits until `amount_msat` has gone from payer to payee since.
     ///
     /// # Errors
     ///
     /// If it has not in time.
     pub async fn moved(self, payer: &Node, payee: &Node, amount_msat: u64) -> Result<(), Failure> {
+        self.moved_within(PATIENCE, payer, payee, amount_msat).await
+    }
+
+    /// As [`Balances::moved`], with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`Balances::moved`].
+    pub async fn moved_within(
+        self,
+        patience: Duration,
+        payer: &Node,
+        payee: &Node,
+        amount_msat: u64,
+    ) -> Result<(), Failure> {
         let mut now = self;
-        let paid = until("the balances of both sides", async || {
+        let paid = until_within(patience, "the balances of both sides", async || {
             now = Self::of(payer, payee).await?;
             let left = now.payer_msat.abs_diff(self.payer_msat.saturating_sub(amount_msat));
             let come = now.payee_msat.abs_diff(self.payee_msat + amount_msat);

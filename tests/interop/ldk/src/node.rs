@@ -145,7 +145,11 @@ impl Served {
             "close" => self.close(&params),
             "splice_in" => {
                 let channel = self.user_channel(&params)?;
-                self.node.splice_in(&channel, params.node("node")?, params.number("amount_sat")?)?;
+                self.node.splice_in(
+                    &channel,
+                    params.node("node")?,
+                    params.number("amount_sat")?,
+                )?;
                 Ok(Value::Null)
             }
             "invoice" => self.invoice(&params),
@@ -214,8 +218,7 @@ impl Served {
                     "funding": channel.funding_txo.map(|o| (o.txid.to_string(), o.vout)),
                     "active": channel.is_usable,
                     "local_msat": channel.outbound_capacity_msat + reserve * 1_000,
-                    "capacity_sat": channel.channel_value_sats,
-                    "feerate_sat_per_kw": channel.feerate_sat_per_1000_weight,
+                    "sendable_msat": channel.next_outbound_htlc_limit_msat,
                 })
             })
             .collect()
@@ -290,7 +293,9 @@ impl Served {
             let amount_msat = payment.amount_msat.unwrap_or_default();
             let hash = match payment.kind {
                 PaymentKind::Onchain { .. } => continue,
-                PaymentKind::Bolt11 { hash, .. } | PaymentKind::Spontaneous { hash, .. } => Some(hash),
+                PaymentKind::Bolt11 { hash, .. } | PaymentKind::Spontaneous { hash, .. } => {
+                    Some(hash)
+                }
                 PaymentKind::Bolt12Offer { hash, .. } => hash,
                 _ => None,
             };

@@ -1,8 +1,9 @@
 //! A channel closed by force with payments under way in both directions.
 //!
-//! The miner takes nothing below three satoshis per virtual byte, and commitments pay less: they
-//! are mined only if a child pays for them. One payment is claimed on chain with its preimage, the
-//! other times out; in the end both wallets have what is theirs.
+//! The other side dies while the closer holds a payment whose preimage it has just learned: it can
+//! only be taken on chain, before it times out. The miner takes nothing below three satoshis per
+//! virtual byte, and commitments pay less: they are mined only if a child pays for them. The other
+//! payment times out; in the end both wallets have what is theirs.
 
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use tokio::time::sleep;
 use crate::party::{Opening, Outcome, Secret};
 use crate::report::Verdict;
 use crate::scenarios::payments::{end, hold};
-use crate::wait::{Failure, holds, until};
-use crate::world::{Node, World, paid};
+use crate::wait::{Failure, holds, same, until};
+use crate::world::{self, Node, World, find, start};
 
 const OPENING: Opening = Opening { capacity_sat: 5_000_000, push_sat: 2_000_000, public: false };
-/// Paid by who closes, and taken on chain.
+/// Paid to who closes, and taken on chain.
 const TAKEN_SAT: u64 = 400_000;
-/// Paid by the other, and never taken.
+/// Paid by who closes, and never taken.
 const TIMED_OUT_SAT: u64 = 700_000;
 /// Most that all transactions of one side may cost; a payment at the wrong side is far more.
 const FEES_MAX_SAT: u64 = 120_000;
@@ -32,42 +33,52 @@ pub async fn close(world: &World, closer: &Node, other: &Node) -> Result<Verdict
     let before = (closer.coins_sat().await?, other.coins_sat().await?);
     let channel = world.open(closer, other, OPENING).await?;
     let funding = channel.funding.clone().ok_or("a channel without funding")?;
+    for (payer, payee, sat) in [(other, closer, TAKEN_SAT), (closer, other, TIMED_OUT_SAT)] {
+        let id = payee.id().await?;
+        let what = format!("a way from {} to {}", payer.name(), payee.name());
+        until(&what, async || payer.reaches(&id, sat * 1_000).await).await?;
+    }
+    let books = other.books().await?;
     let (taken, timed_out) = (Secret::new(), Secret::new());
-    let to_other = hold(closer, other, &taken.hash, TAKEN_SAT * 1_000).await?;
-    let to_closer = hold(other, closer, &timed_out.hash, TIMED_OUT_SAT * 1_000).await?;
+    // Its end is read from the books: who pays is about to die.
+    let _ = hold(other, closer, &taken.hash, TAKEN_SAT * 1_000).await?;
+    let to_other = hold(closer, other, &timed_out.hash, TIMED_OUT_SAT * 1_000).await?;
 
-    let channel = world.usable(closer, other, &funding).await?;
+    other.kill().await?;
+    closer.settle(&taken).await?;
+    let channel = find(closer, &funding).await?.ok_or("the channel is gone")?;
     closer.close(&channel, true).await?;
     let commitment = spender(world, &funding).await?;
-    let feerates = bumped(world, &commitment).await?;
+    let feerates = bumped(world, closer, &commitment).await?;
+    start(other).await?;
     world.followed().await?;
 
-    other.settle(&taken).await?;
-    let (mut closer_done, mut other_done) = (false, false);
     let mut blocks = 0;
-    while !(closer_done && other_done && to_other.is_finished() && to_closer.is_finished()) {
+    loop {
+        let left = (closer.closings().await?, other.closings().await?);
+        if left == (0, 0) && to_other.is_finished() {
+            break;
+        }
         if blocks == SWEEP_BLOCKS_MAX {
-            let left = (closer.closings().await?, other.closings().await?);
-            let ends = (to_other.is_finished(), to_closer.is_finished());
-            return Err(format!("after {blocks} blocks {left:?} left, payments {ends:?}").into());
+            let ended = to_other.is_finished();
+            return Err(format!("after {blocks} blocks {left:?} left, payment: {ended}").into());
         }
         world.mine(1).await?;
         // What a block makes possible takes the programs a moment.
         sleep(BLOCK_TIME).await;
-        closer_done = closer.closings().await? == 0;
-        other_done = other.closings().await? == 0;
         blocks += 1;
     }
 
-    let (preimage, _, _) = paid(end(to_other).await?)?;
-    holds(preimage == taken.preimage, || format!("the proof is {preimage}"))?;
-    match end(to_closer).await? {
+    match end(to_other).await? {
         Outcome::Failed(_) => {}
         outcome @ Outcome::Paid { .. } => return Err(format!("it timed out: {outcome:?}").into()),
     }
-    let given = OPENING.push_sat + TAKEN_SAT;
-    owns(world, closer, before.0 - given).await?;
-    owns(world, other, before.1 + given).await?;
+    world::taken(closer, &taken.hash, TAKEN_SAT * 1_000).await?;
+    let books = other.books().await?.since(books);
+    same("payments in the payer's books", (books.sent, books.in_flight), (1, 0))?;
+    same("paid by the payer's books", books.sent_msat, TAKEN_SAT * 1_000)?;
+    owns(world, closer, before.0 - OPENING.push_sat + TAKEN_SAT).await?;
+    owns(world, other, before.1 + OPENING.push_sat - TAKEN_SAT).await?;
     Ok(Verdict::Passed(feerates))
 }
 
@@ -84,7 +95,7 @@ async fn spender(world: &World, funding: &(String, u32)) -> Result<String, Failu
 
 /// Mines until the commitment is confirmed, which it is only with a child that pays. Returns both
 /// feerates in words.
-async fn bumped(world: &World, commitment: &str) -> Result<String, Failure> {
+async fn bumped(world: &World, closer: &Node, commitment: &str) -> Result<String, Failure> {
     let mut feerates = None;
     for _ in 0..BUMP_BLOCKS_MAX {
         let waits = until("a child of the commitment", async || {
@@ -101,7 +112,9 @@ async fn bumped(world: &World, commitment: &str) -> Result<String, Failure> {
         });
         // A program may wait for a block before it bumps.
         let _ = tokio::time::timeout(Duration::from_secs(3), waits).await;
-        world.mine(1).await?;
+        world.chain.mine(1).await?;
+        let height = world.chain.height().await?;
+        until("the block at who closes", async || Ok(closer.height().await? >= height)).await?;
         if world.chain.confirmations(commitment).await? > 0 {
             let (alone, package) = feerates.ok_or("the miner took a commitment without a child")?;
             holds(alone < 30, || format!("the commitment itself pays {alone}/10 sat/vB"))?;

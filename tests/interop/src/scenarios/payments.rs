@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::party::{Kind, Outcome, Secret, Target, Wrong};
 use crate::report::{PASSED, Verdict};
 use crate::wait::{Failure, PATIENCE, holds, until};
-use crate::world::{Balances, Node, pay_checked, paid, taken};
+use crate::world::{Balances, Node, paid, pay_checked, taken};
 
 const AMOUNT_MSAT: u64 = 50_000_000;
 const EXPIRY_SECONDS: u32 = 3_600;
@@ -35,17 +35,16 @@ pub async fn keysend(payer: &Node, payee: &Node) -> Result<Verdict, Failure> {
 pub async fn parts(payer: &Node, payee: &Node) -> Result<Verdict, Failure> {
     let peer = payee.id().await?;
     let channels = payer.channels().await?.into_iter().filter(|c| c.peer == peer && c.active);
-    let mut locals: Vec<u64> = channels.map(|channel| channel.local_msat).collect();
-    locals.sort_unstable();
-    holds(locals.len() >= 2, || format!("{} channels only", locals.len()))?;
-    let (sum, most) = (locals.iter().sum::<u64>(), locals[locals.len() - 1]);
-    // Half of what the others have on top of the fullest, in whole satoshis.
+    let limits: Vec<u64> = channels.map(|channel| channel.sendable_msat).collect();
+    let (sum, most) = (limits.iter().sum::<u64>(), limits.iter().max().copied().unwrap_or(0));
+    holds(sum > most, || format!("one channel is not enough: {limits:?}"))?;
+    // More than the best can send at once by half of what the others can, in whole satoshis.
     let amount_msat = (most + (sum - most) / 2) / 1_000 * 1_000;
     let invoice = payee.invoice(amount_msat, EXPIRY_SECONDS).await?;
     let target = Target::Invoice(invoice.bolt11);
     let parts = pay_checked(payer, payee, target, Some(&invoice.hash), amount_msat).await?;
     holds(parts.is_none_or(|parts| parts >= PARTS_MIN), || format!("{parts:?} parts"))?;
-    Ok(PASSED)
+    Ok(Verdict::Passed(format!("{} sat", amount_msat / 1_000)))
 }
 
 /// An offer of a neighbour is paid.
@@ -90,10 +89,11 @@ pub async fn hold(
     amount_msat: u64,
 ) -> Result<JoinHandle<Result<Outcome, Failure>>, Failure> {
     let invoice = payee.hold_invoice(hash, amount_msat).await?;
-    let payment = begin(payer, Target::Invoice(invoice.bolt11));
+    let mut payment = begin(payer, Target::Invoice(invoice.bolt11));
     until(&format!("a payment held by {}", payee.name()), async || {
         if payment.is_finished() {
-            return Err("the payment ended before it was held".into());
+            let ended = (&mut payment).await??;
+            return Err(format!("the payment ended before it was held: {ended:?}").into());
         }
         payee.is_held(hash).await
     })
@@ -137,6 +137,7 @@ pub async fn unknown_hash(payer: &Node, payee: &Node) -> Result<Verdict, Failure
     let wrong =
         Wrong { id: payee.id().await?, hash: hash.clone(), bolt11: None, amount_msat: AMOUNT_MSAT };
     if let Some(outcome) = payer.pay_wrongly(&wrong).await? {
+        refused_by_payee(payer, &outcome)?;
         unmoved(payer, payee, &outcome, before).await?;
     }
     Ok(PASSED)
@@ -169,8 +170,11 @@ pub async fn too_low(payer: &Node, payee: &Node) -> Result<Verdict, Failure> {
     unmoved(payer, payee, &outcome, before).await?;
     nothing_taken(payee, &invoice.hash).await?;
     // LND sends what it is told to; the others refuse before anything is sent.
-    let by = if payer.kind() == Kind::Lnd { "payee" } else { "payer" };
-    Ok(Verdict::Passed(format!("refused by the {by}")))
+    if payer.kind() == Kind::Lnd {
+        refused_by_payee(payer, &outcome)?;
+        return Ok(Verdict::Passed("refused by the payee".to_owned()));
+    }
+    Ok(Verdict::Passed("refused by the payer".to_owned()))
 }
 
 /// The payee has no channel.
@@ -212,14 +216,19 @@ async fn refused(
     before: Balances,
 ) -> Result<(), Failure> {
     unmoved(payer, payee, outcome, before).await?;
+    refused_by_payee(payer, outcome)?;
+    nothing_taken(payee, hash).await
+}
+
+/// The payer knows that it was the recipient who refused.
+fn refused_by_payee(payer: &Node, outcome: &Outcome) -> Result<(), Failure> {
     let Outcome::Failed(why) = outcome else { return Err(format!("{outcome:?}").into()) };
     let words = match payer.kind() {
         Kind::Ours => "RECIPIENT_REFUSED",
         Kind::Lnd => "INCORRECT_PAYMENT_DETAILS",
         Kind::Ldk => "RecipientRejected",
     };
-    holds(why.contains(words), || format!("the payer does not know who refused: {why}"))?;
-    nothing_taken(payee, hash).await
+    holds(why.contains(words), || format!("the payer does not know who refused: {why}"))
 }
 
 async fn unmoved(
