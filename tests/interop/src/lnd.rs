@@ -185,7 +185,8 @@ impl Party for Lnd {
             .args(["--accept-keysend", "--maxpendingchannels=10", "--trickledelay=100"])
             // Below what the miner takes where that is asked for: a child has to pay.
             .args(["--max-commit-fee-rate-anchors=2"])
-            .args(["--debuglevel=info"]);
+            // What we wait for after closing alone; the default grows with the channel to weeks.
+            .args(["--bitcoin.defaultremotedelay=144", "--debuglevel=info"]);
         self.process.start(command)
     }
 

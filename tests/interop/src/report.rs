@@ -38,6 +38,7 @@ pub struct Report {
     results: BTreeMap<(String, String), Verdict>,
     speeds: Vec<Speed>,
     skipped: Vec<String>,
+    broken: Vec<String>,
     peer: String,
 }
 
@@ -80,6 +81,30 @@ impl Report {
         }
     }
 
+    /// A part could not be run to its end.
+    pub fn broken(&mut self, part: &str, why: &str) {
+        println!("FAILED      {part}: {why}");
+        self.broken.push(format!("{part}: {}", one_line(why)));
+    }
+
+    /// Adds the results of another part.
+    pub fn append(&mut self, other: Self) {
+        for peer in other.peers {
+            if !self.peers.contains(&peer) {
+                self.peers.push(peer);
+            }
+        }
+        for scenario in other.scenarios {
+            if !self.scenarios.contains(&scenario) {
+                self.scenarios.push(scenario);
+            }
+        }
+        self.results.extend(other.results);
+        self.speeds.extend(other.speeds);
+        self.skipped.extend(other.skipped);
+        self.broken.extend(other.broken);
+    }
+
     /// A peer cannot be had here.
     pub fn skip(&mut self, peer: &str, why: &str) {
         println!("\n== {peer}: skipped: {why}");
@@ -99,11 +124,18 @@ impl Report {
             Err(_) => Verdict::Failed(format!("did not end within {} s", CASE_PATIENCE.as_secs())),
         };
         let seconds = began.elapsed().as_secs_f32();
+        let peer = &self.peer;
         match &verdict {
-            Verdict::Passed(note) => println!("passed      {seconds:>6.1} s  {name}  {note}"),
-            Verdict::NotSpoken(why) => println!("not spoken  {seconds:>6.1} s  {name}: {why}"),
-            Verdict::Upstream(why) => println!("upstream    {seconds:>6.1} s  {name}: {why}"),
-            Verdict::Failed(why) => println!("FAILED      {seconds:>6.1} s  {name}: {why}"),
+            Verdict::Passed(note) => {
+                println!("passed      {seconds:>6.1} s  {peer}: {name}  {note}")
+            }
+            Verdict::NotSpoken(why) => {
+                println!("not spoken  {seconds:>6.1} s  {peer}: {name}: {why}")
+            }
+            Verdict::Upstream(why) => {
+                println!("upstream    {seconds:>6.1} s  {peer}: {name}: {why}")
+            }
+            Verdict::Failed(why) => println!("FAILED      {seconds:>6.1} s  {peer}: {name}: {why}"),
         }
         if !self.scenarios.iter().any(|known| known == name) {
             self.scenarios.push(name.to_owned());
@@ -121,7 +153,7 @@ impl Report {
     /// Scenarios that failed.
     pub fn failed(&self) -> usize {
         let failed = |verdict: &&Verdict| matches!(verdict, Verdict::Failed(_));
-        self.results.values().filter(failed).count()
+        self.results.values().filter(failed).count() + self.broken.len()
     }
 
     /// The tables in Markdown.
@@ -163,6 +195,9 @@ impl Report {
             for (at, note) in notes.iter().enumerate() {
                 writeln!(text, "{}. {note}", at + 1)?;
             }
+        }
+        for broken in &self.broken {
+            writeln!(text, "\n**Failed**: {broken}")?;
         }
         for skipped in &self.skipped {
             writeln!(text, "\nSkipped: {skipped}")?;
