@@ -18,6 +18,9 @@ use crate::wait::Failure;
 /// Longer than any call may take: a payment ends with its channel, some hundred blocks later.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// The first line of a stream comes at once, or something is wrong.
+const FIRST_PATIENCE: Duration = Duration::from_secs(90);
+
 /// A server that speaks JSON.
 #[derive(Clone)]
 pub struct Http {
@@ -70,7 +73,7 @@ impl Http {
     /// As [`Http::call`].
     pub async fn first(&self, method: Method, path: &str) -> Result<Value, Failure> {
         let failed = |error: Failure| -> Failure { format!("{method} {path}: {error}").into() };
-        let (status, text) = timeout(PATIENCE, async {
+        let (status, text) = timeout(FIRST_PATIENCE, async {
             let response = self.send(method.clone(), path, None).await?;
             let status = response.status();
             let mut body = response.into_body();

@@ -147,10 +147,9 @@ async fn run(args: &Args) -> Result<usize, Failure> {
 /// Runs a part if it is asked for; what breaks it is in its report.
 async fn run_part(part: Part, args: &Args, programs: &Programs, dir: &Path) -> Report {
     let mut report = Report::default();
-    if args.only.is_empty() || args.only.contains(&part) {
-        if let Err(error) = try_part(part, args, programs, dir, &mut report).await {
-            report.broken(&format!("{part:?}"), &error.to_string());
-        }
+    let asked_for = args.only.is_empty() || args.only.contains(&part);
+    if asked_for && let Err(error) = try_part(part, args, programs, dir, &mut report).await {
+        report.broken(&format!("{part:?}"), &error.to_string());
     }
     report
 }

@@ -41,7 +41,7 @@ pub async fn close(world: &World, closer: &Node, other: &Node) -> Result<Verdict
     let books = other.books().await?;
     let (taken, timed_out) = (Secret::new(), Secret::new());
     // Its end is read from the books: who pays is about to die.
-    let _ = hold(other, closer, &taken.hash, TAKEN_SAT * 1_000).await?;
+    drop(hold(other, closer, &taken.hash, TAKEN_SAT * 1_000).await?);
     let to_other = hold(closer, other, &timed_out.hash, TIMED_OUT_SAT * 1_000).await?;
 
     other.kill().await?;
