@@ -37,6 +37,10 @@ bitcoind *ARGS:
 e2e:
     BITCOIND_EXE="$(tests/support/bitcoind.sh)" cargo test -p tests --test 'e2e*' -- --nocapture
 
+# Run against LND and ldk-node on a real bitcoind, e.g. `just interop --only lnd`.
+interop *ARGS: build-node
+    tests/interop/run {{ ARGS }}
+
 # Cut the power under each storage engine for minutes, and compare what is left.
 power-cut-long:
     cargo test -p tests --test power_cut -- --ignored --nocapture

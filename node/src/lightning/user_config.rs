@@ -114,8 +114,11 @@ pub fn user_config(policy: &ChannelPolicy) -> UserConfig {
             max_dust_htlc_exposure: MaxDustHTLCExposure::FixedLimitMsat(
                 policy.max_dust_exposure_sat.saturating_mul(1_000),
             ),
-            // What we pay at most above the peer's proposal rather than close by force.
-            force_close_avoidance_max_fee_satoshis: 1_000,
+            // What we pay at most above our own feerate rather than close by force, as the opener of
+            // a channel that the peer asks to close. LND names one fee and no range, from its own
+            // estimate for six blocks; LDK closes by force where that is more than we allow, and a
+            // force-close with its sweeps costs some hundred virtual bytes more and days of delay.
+            force_close_avoidance_max_fee_satoshis: 20_000,
             // No skimming by upstream peers; a later room for JIT channels decides otherwise.
             accept_underpaying_htlcs: false,
         },
@@ -141,6 +144,13 @@ pub fn user_config(policy: &ChannelPolicy) -> UserConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_that_closes_at_a_hundred_sat_per_vbyte_is_no_reason_for_force() {
+        // A closing transaction with two taproot outputs has 174 virtual bytes.
+        let most = user_config(&ChannelPolicy::default()).channel_config;
+        assert!(most.force_close_avoidance_max_fee_satoshis >= 174 * 100);
+    }
 
     #[test]
     fn hub_limits_are_not_ldk_defaults() {
