@@ -35,9 +35,6 @@ const PASS_MAX: usize = 512 * 1024;
 /// How long a commit cycle waits at most for passes to end.
 const SETTLE_WAIT: Duration = Duration::from_millis(20);
 
-/// Numbers links, so that LDK can tell an old link to a peer from its new one.
-static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
-
 /// LDK's handle to one link.
 #[derive(Clone)]
 pub struct LinkDescriptor {
@@ -63,10 +60,10 @@ struct Out {
 }
 
 impl LinkDescriptor {
-    fn new() -> Self {
+    fn new(number: u64) -> Self {
         Self {
             shared: Arc::new(LinkShared {
-                number: NEXT_LINK.fetch_add(1, Ordering::Relaxed),
+                number,
                 out: Mutex::default(),
                 writable: Notify::new(),
                 resume: Notify::new(),
@@ -191,13 +188,16 @@ pub struct Connections {
     pub pump: Arc<Notify>,
     /// Where readers and writers run.
     pub tasks: Tasks,
+    /// Numbers links, so that LDK can tell an old link to a peer from its new one. Each node has
+    /// its own count: what a simulation does must not depend on the nodes before it.
+    pub links: Arc<AtomicU64>,
 }
 
 impl Connections {
     /// Hands `link` to LDK. Returns a signal for the end of the link, or `None` if LDK refused
     /// it at once.
     pub fn attach(&self, link: BoxedLink, direction: Direction) -> Option<CancellationToken> {
-        let descriptor = LinkDescriptor::new();
+        let descriptor = LinkDescriptor::new(self.links.fetch_add(1, Ordering::Relaxed));
         let greeting = match direction {
             Direction::Inbound => {
                 self.peers.new_inbound_connection(descriptor.clone(), None).ok()?;

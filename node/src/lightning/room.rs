@@ -74,6 +74,7 @@ impl Lightning {
             reading: Arc::clone(&parts.gate.reading),
             pump: Arc::clone(&parts.gate.released),
             tasks: tasks.clone(),
+            links: Arc::default(),
         };
         let links = Arc::clone(&parts.environment.links);
         Ok(Arc::new(Self { parts, connections, links, tasks }))
@@ -233,6 +234,14 @@ impl Lightning {
             .and_then(|node| node.announcement_info.as_ref())
             .map(|info| info.addresses().iter().map(ToString::to_string).collect())
             .unwrap_or_default()
+    }
+
+    /// How many directions of announced channels the network graph has the terms of.
+    pub fn known_directions(&self) -> usize {
+        let graph = self.parts.graph.read_only();
+        let channels = graph.channels().unordered_iter();
+        let terms = channels.flat_map(|(_, channel)| [&channel.one_to_two, &channel.two_to_one]);
+        terms.flatten().count()
     }
 
     /// The nodes we share a channel with.
