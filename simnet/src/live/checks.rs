@@ -14,6 +14,7 @@ use node::node::Node as RunningNode;
 use node::payments::{PaymentFilter, PaymentState};
 
 use super::LiveError;
+use super::faults::Cheated;
 use super::hosts::Hosts;
 use super::miner::Miner;
 use super::traffic::Made;
@@ -163,10 +164,15 @@ impl Checker {
     /// # Errors
     ///
     /// [`LiveError::Violated`].
-    pub async fn at_rest(&self, made: &[Made], excused: &BTreeSet<Node>) -> Result<(), LiveError> {
+    pub async fn at_rest(
+        &self,
+        made: &[Made],
+        excused: &BTreeSet<Node>,
+        cheated: &[Cheated],
+    ) -> Result<(), LiveError> {
         let records = self.compare_payments(made, excused).await?;
         self.conserved(excused)?;
-        self.nobody_lost(&records, excused)?;
+        self.nobody_lost(&records, excused, cheated)?;
         self.channels_agree(excused)
     }
 
@@ -262,11 +268,13 @@ impl Checker {
         Ok(())
     }
 
-    /// Whoever kept to the rules has what it had, less what it paid, and fees.
+    /// Whoever kept to the rules has what it had, less what it paid, and fees; and all that was in
+    /// a channel whose other end published a revoked state.
     fn nobody_lost(
         &self,
         records: &[(u64, u64)],
         excused: &BTreeSet<Node>,
+        cheated: &[Cheated],
     ) -> Result<(), LiveError> {
         let fees_msat = self.miner.carried().fees_sat * 1_000;
         let closed = self.closed().len() as u64;
@@ -275,13 +283,21 @@ impl Checker {
                 continue;
             }
             let (sent, received) = records[number as usize];
-            let due = (self.before[number as usize].total_msat() + received).saturating_sub(sent);
+            let forfeits = cheated.iter().filter(|cheated| cheated.victim == number);
+            let forfeits: u64 = forfeits.map(|cheated| cheated.forfeit_msat).sum();
+            let has = self.before[number as usize].total_msat() + received + forfeits;
+            let due = has.saturating_sub(sent);
             let slack = fees_msat + closed * CLOSE_SLACK_SAT * 1_000;
             if wealth.total_msat() + slack < due {
                 let detail = format!(
-                    "n{number} should have {due} msat less at most {slack} and has {wealth:?}"
+                    "n{number} should have {due} msat less at most {slack} and has {wealth:?}; \
+                     {forfeits} msat of it are penalties"
                 );
-                return Err(self.violation("nobody honest loses more than fees", detail));
+                let rule = match forfeits {
+                    0 => "nobody honest loses more than fees",
+                    _ => "every breach is punished",
+                };
+                return Err(self.violation(rule, detail));
             }
         }
         Ok(())

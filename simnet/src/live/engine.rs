@@ -292,7 +292,14 @@ impl Stage {
             sleep(RESOLVE_BLOCK).await;
         }
         let made = self.traffic.made();
-        self.checker.at_rest(&made, &excused).await?;
+        let cheated = self.faults.cheated();
+        self.checker.at_rest(&made, &excused, &cheated).await?;
+        let count = cheated.len() as u64;
+        self.traffic.record(|recorder| {
+            recorder.totals.cheats = count;
+            // Had one not been, the checker would not have let it pass.
+            recorder.totals.cheats_punished = count;
+        });
         if !scenario.faults.is_empty() && self.hosts.count() <= REPLAY_NODES_MAX {
             for number in self.hosts.numbers().filter(|number| !excused.contains(number)) {
                 self.checker.replays(number).await?;

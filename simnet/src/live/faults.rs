@@ -7,11 +7,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{FeeRate, ScriptBuf};
+use bitcoin::{FeeRate, OutPoint, ScriptBuf};
 use node::runtime::Tasks;
 use node::store::{DiskFault, MemoryDisk};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::LiveError;
 use super::hosts::Hosts;
@@ -25,6 +25,8 @@ use crate::workload::micros;
 const CHURN: u64 = 1 << 41;
 /// How long a crash waits for the write that it is to come in the middle of.
 const WRITE_PATIENCE: Duration = Duration::from_secs(120);
+/// How often a crash looks whether it has come.
+const WRITE_LOOK: Duration = Duration::from_millis(5);
 /// How long a cheater stays out of reach: its commitments are in a block by then.
 const CHEATER_HIDES: Duration = Duration::from_secs(30);
 
@@ -56,9 +58,26 @@ pub struct Faults {
     state: Arc<Mutex<State>>,
 }
 
+/// A revoked state that reached the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cheated {
+    /// Whose channel it was too.
+    pub victim: Node,
+    /// What the cheater owned of it in truth, msat: the victim's now.
+    pub forfeit_msat: u64,
+}
+
+/// A copy of a disk, and what each channel of its host was worth to it at that moment, by funding
+/// output, as the peer sees it.
+struct Copy {
+    disk: MemoryDisk,
+    channels: HashMap<OutPoint, (Node, u64)>,
+}
+
 #[derive(Default)]
 struct State {
-    copies: HashMap<usize, MemoryDisk>,
+    copies: HashMap<usize, Copy>,
+    cheated: Vec<Cheated>,
     /// Nodes that broke the rules or stood on a disk that did.
     excused: BTreeSet<Node>,
     failed: Option<LiveError>,
@@ -110,6 +129,11 @@ impl Faults {
         self.state.lock().failed.take().map_or(Ok(()), Err)
     }
 
+    /// Revoked states that reached the chain.
+    pub fn cheated(&self) -> Vec<Cheated> {
+        self.state.lock().cheated.clone()
+    }
+
     /// Nodes for whom nothing is promised.
     pub fn excused(&self) -> BTreeSet<Node> {
         self.state.lock().excused.clone()
@@ -151,7 +175,8 @@ impl Faults {
                 self.hosts.settle(node).await?;
             }
             Deed::Copy { node, fault } => {
-                let copy = self.hosts.copy_disk(node)?;
+                let disk = self.hosts.copy_disk(node)?;
+                let copy = Copy { disk, channels: self.channels_of(node) };
                 self.state.lock().copies.insert(fault, copy);
             }
             Deed::Cheat { node, fault } => self.cheat(node, fault).await?,
@@ -173,12 +198,15 @@ impl Faults {
         write: u64,
         kept: bool,
     ) -> Result<(), LiveError> {
-        let committer = self.hosts.ask(node, |node| node.committer.clone());
-        if let (Some(committer), 1..) = (committer, write) {
+        if write > 0 && self.hosts.runs(node) {
             let disk = self.hosts.disk(node);
             let at = disk.commits() + write;
             disk.fault_at(at, DiskFault::FailSync);
-            let _failed_or_idle = timeout(WRITE_PATIENCE, committer.failed()).await;
+            // From that write on the node says nothing more: a moment later is as good.
+            let deadline = Instant::now() + WRITE_PATIENCE;
+            while disk.commits() < at && Instant::now() < deadline {
+                sleep(WRITE_LOOK).await;
+            }
             disk.clear_faults();
         }
         self.hosts.leave(node);
@@ -201,9 +229,10 @@ impl Faults {
             }
         };
         hide(true);
+        let in_truth = self.channels_of(node);
         self.hosts.leave(node);
         self.hosts.cut_power(node, 0).await;
-        self.hosts.replace_disk(node, copy);
+        self.hosts.replace_disk(node, copy.disk);
         self.hosts.come_back(node);
         self.hosts.settle(node).await?;
         let services =
@@ -216,8 +245,31 @@ impl Faults {
         }
         sleep(CHEATER_HIDES).await;
         self.miner.mine(&ScriptBuf::new_op_return([]));
+        for (funding, (victim, forfeit_msat)) in in_truth {
+            // A balance that has changed was committed to anew, and the old commitment revoked.
+            let before = copy.channels.get(&funding);
+            let is_revoked = before.is_some_and(|(_, msat)| *msat != forfeit_msat);
+            if is_revoked && self.hosts.outside().chain.output(funding).is_none() {
+                self.state.lock().cheated.push(Cheated { victim, forfeit_msat });
+            }
+        }
         hide(false);
         Ok(())
+    }
+
+    /// The channels of a node as its peers see them: the peer, and what is the node's, msat.
+    fn channels_of(&self, node: Node) -> HashMap<OutPoint, (Node, u64)> {
+        let id = self.hosts.node_id(node);
+        let mut found = HashMap::new();
+        for peer in self.hosts.numbers() {
+            let channels = self.hosts.ask(peer, |peer| peer.lightning.channels());
+            for channel in channels.unwrap_or_default() {
+                if let Some(funding) = channel.funding.filter(|_| channel.peer == id) {
+                    found.insert(funding, (peer, channel.remote_msat));
+                }
+            }
+        }
+        found
     }
 }
 

@@ -192,7 +192,7 @@ async fn open(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), Liv
     for (place, opener) in plan.openers.iter().enumerate() {
         by_opener[topology.network.channels[place].ends[*opener] as usize].push(place);
     }
-    let all = by_opener.iter().map(|places| async {
+    let all = by_opener.iter().map(|places| async move {
         stream::iter(places)
             .map(|place| open_one(hosts, topology, plan, *place))
             .buffer_unordered(OPENS_AT_ONCE)

@@ -160,7 +160,7 @@ impl Traffic {
             description: InvoiceDescription::Text(String::new()),
             expiry: EXPIRY,
             min_final_cltv_expiry_delta: None,
-            hash: preimage.as_ref().map(Preimage::hash),
+            hash: preimage.map(Preimage::hash),
         };
         let Ok(invoice) = payee.create_invoice(create, None).await else {
             return End::failed(Outcome::AttemptsSpent);
