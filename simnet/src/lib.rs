@@ -13,6 +13,7 @@ pub mod bench;
 #[cfg(feature = "live")]
 pub mod hunt;
 #[cfg(all(test, feature = "live"))]
+#[allow(dead_code, reason = "a test's own symbols are kept")]
 mod interpose;
 #[cfg(feature = "live")]
 pub mod live;

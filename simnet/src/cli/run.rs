@@ -18,7 +18,7 @@ use simnet::scenario::{Document, Engine, Setting, Variant, variants};
 use simnet::stats::Estimate;
 use simnet::workload::Workload;
 
-use super::{EngineArgument, Failure, RunArguments};
+use super::{Failure, RunArguments};
 
 /// How often the bar moves.
 const REFRESH: Duration = Duration::from_millis(100);

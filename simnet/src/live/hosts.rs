@@ -80,6 +80,8 @@ impl Hosts {
         config.lightning.listen_addresses = vec![SimNet::address(number)];
         config.lightning.minimum_depth = 1;
         config.batch.role = BatchRole::Off;
+        // The wallets' purses are large enough; a reserve would stand in the way of the openings.
+        config.wallet.anchor_reserve_sat_per_channel = 0;
         config.rpc.listen = String::new();
         config
     }

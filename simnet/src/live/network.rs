@@ -10,7 +10,7 @@ use std::time::Duration;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf};
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use node::channels::{ChannelState, OpenRequest};
+use node::channels::{ChannelState, OpenError, OpenRequest};
 use node::lightning::ForwardingFees;
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +18,7 @@ use super::LiveError;
 use super::hosts::{Hosts, Outside};
 use super::net::SimNet;
 use crate::scenario::{Scenario, latencies_us};
-use crate::topology::{Node, Topology};
+use crate::topology::{Channel, Node, Topology};
 
 /// Longest virtual time that a step of the making may take.
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -28,12 +28,16 @@ const LOOK: Duration = Duration::from_millis(100);
 const OPENS_AT_ONCE: usize = 16;
 /// What a coin has beyond the channel that it is for, for the fee of the funding transaction.
 const FEE_ROOM_SAT: u64 = 20_000;
+/// For so many coins of a wallet there is one to spare.
+const SPARE_EVERY: usize = 4;
 /// What a wallet has beside that, to take part in what happens on chain.
 const PURSE_SAT: u64 = 200_000;
 /// Blocks on top of a funding transaction until its channel is announced (BOLT 7: 6).
 const BURIED: u32 = 5;
 /// Coins that the faucet pays in one transaction.
 const COINS_AT_ONCE: usize = 500;
+/// What an opener keeps at least of each satoshi of the channel, msat.
+const OPENER_LEAST_MSAT: u64 = 50;
 /// LDK's bound on HTLCs of a channel with zero-fee commitments.
 const SLOTS_MAX: u16 = 114;
 
@@ -43,8 +47,6 @@ pub struct Network {
     pub hosts: Hosts,
     /// The funding output of each channel of the topology.
     pub fundings: Vec<OutPoint>,
-    /// What was paid into wallets from outside, sat.
-    pub paid_in_sat: u64,
 }
 
 /// What a link takes one way, by the pair of its ends: that of their first channel.
@@ -61,7 +63,8 @@ pub fn latencies(scenario: &Scenario, topology: &Topology) -> HashMap<(Node, Nod
 }
 
 /// Who opens each channel: the end with more of them, as it may have any number that wait for
-/// confirmations, while LDK takes few from others. The rest is pushed over.
+/// confirmations, while LDK takes few from others. The rest is pushed over. Who would keep next
+/// to nothing leaves it to the other end: an opener has a reserve to keep.
 struct Plan {
     openers: Vec<usize>,
     degrees: Vec<u64>,
@@ -77,23 +80,20 @@ impl Plan {
                 degrees[end as usize] += 1;
             }
         }
-        let opener =
-            |ends: [Node; 2]| usize::from(degrees[ends[1] as usize] > degrees[ends[0] as usize]);
-        let openers = topology.network.channels.iter().map(|c| opener(c.ends)).collect();
+        let opener = |(channel, first_msat): (&Channel, &u64)| {
+            let [one, other] = channel.ends.map(|end| degrees[end as usize]);
+            let side = usize::from(other > one);
+            let owns_msat = [*first_msat, channel.capacity_sat * 1_000 - first_msat];
+            if owns_msat[side] < channel.capacity_sat * OPENER_LEAST_MSAT { 1 - side } else { side }
+        };
+        let channels = topology.network.channels.iter();
+        let openers = channels.zip(&topology.first_end_msat).map(opener).collect();
         Self { openers, degrees, has_users: !topology.users.is_empty() }
     }
 
     fn is_announced(&self, topology: &Topology, channel: usize) -> bool {
         !self.has_users || channel < topology.user_channel_start
     }
-}
-
-/// What the faucet must have at least, in sat.
-pub fn coins_needed_sat(topology: &Topology) -> u64 {
-    let channels = topology.network.channels.iter();
-    let fixed = FEE_ROOM_SAT + 2 * 10_000;
-    channels.map(|channel| channel.capacity_sat + fixed).sum::<u64>()
-        + u64::from(topology.network.nodes) * PURSE_SAT
 }
 
 /// Starts all hosts of `topology` and opens all its channels.
@@ -114,12 +114,12 @@ pub async fn make(
     for number in hosts.numbers() {
         hosts.start(number).await?;
     }
-    let paid_in_sat = fund(&hosts, topology, &plan).await?;
+    fund(&hosts, topology, &plan).await?;
     open(&hosts, topology, &plan).await?;
     let fundings = confirm(&hosts, topology, &plan).await?;
     set_policies(&hosts, topology, &plan, &fundings).await?;
     hear_gossip(&hosts, topology, &plan).await?;
-    Ok(Network { hosts, fundings, paid_in_sat })
+    Ok(Network { hosts, fundings })
 }
 
 fn topology_configs(scenario: &Scenario, topology: &Topology) -> Vec<node::config::Config> {
@@ -166,15 +166,29 @@ pub async fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), LiveError> 
     Ok(())
 }
 
-async fn fund(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<u64, LiveError> {
-    let mut coins: Vec<Vec<u64>> =
-        plan.degrees.iter().map(|degree| vec![PURSE_SAT + degree * 10_000]).collect();
+/// The coins that each wallet begins with, sat.
+fn coins_sat(topology: &Topology, plan: &Plan) -> Vec<Vec<u64>> {
+    let purse = |degree: &u64| vec![PURSE_SAT + degree * 10_000];
+    let mut coins: Vec<Vec<u64>> = plan.degrees.iter().map(purse).collect();
     for (channel, opener) in topology.network.channels.iter().zip(&plan.openers) {
-        let opener = channel.ends[*opener];
-        coins[opener as usize].push(channel.capacity_sat + FEE_ROOM_SAT);
+        coins[channel.ends[*opener] as usize].push(channel.capacity_sat + FEE_ROOM_SAT);
     }
+    for coins in &mut coins {
+        // A wallet may choose two coins for one channel: some are there to spare.
+        let largest = coins.iter().copied().max().unwrap_or(0);
+        coins.extend(std::iter::repeat_n(largest, coins.len().div_ceil(SPARE_EVERY)));
+    }
+    coins
+}
+
+/// What the faucet must have at least, in sat.
+pub fn coins_needed_sat(topology: &Topology) -> u64 {
+    coins_sat(topology, &Plan::new(topology)).iter().flatten().sum()
+}
+
+async fn fund(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), LiveError> {
     let mut payments = Vec::new();
-    for (number, coins) in (0..).zip(coins) {
+    for (number, coins) in (0..).zip(coins_sat(topology, plan)) {
         let address = hosts.ask(number, |node| node.wallet.new_address().0.script_pubkey());
         let script = address.ok_or(LiveError::Away { host: number })?;
         let coin = |sat| (script.clone(), Amount::from_sat(sat));
@@ -183,8 +197,7 @@ async fn fund(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<u64, Li
     for payments in payments.chunks(COINS_AT_ONCE) {
         hosts.outside().chain.fund_many(payments)?;
     }
-    mine(hosts, 1).await?;
-    Ok(payments.iter().map(|(_, amount)| amount.to_sat()).sum())
+    mine(hosts, 1).await
 }
 
 async fn open(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), LiveError> {
@@ -235,8 +248,10 @@ async fn open_one(
     let opened = loop {
         match channels.request_open(request.clone(), None).await {
             Ok(view) => break view.record.channel,
-            // Two channels with one peer open one after the other.
-            Err(node::channels::OpenError::InProgress { .. }) if Instant::now() < deadline => {
+            // Two channels with one peer open one after the other; coins come back as change.
+            Err(OpenError::InProgress { .. } | OpenError::InsufficientFunds { .. })
+                if Instant::now() < deadline =>
+            {
                 sleep(LOOK).await;
             }
             Err(error) => return Err(refused(error.to_string())),
