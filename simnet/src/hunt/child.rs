@@ -12,6 +12,10 @@ use crate::scenario::Scenario;
 /// How often somebody looks whether a child has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What LDK says when it learns that its state is an old one, and what whoever meets its locks
+/// afterwards says.
+const CONSEQUENCES: [&str; 2] = ["We have fallen behind", "PoisonError"];
+
 /// How scenarios are run.
 #[derive(Debug, Clone)]
 pub struct Child {
@@ -87,16 +91,21 @@ impl Child {
         };
         let said = said.join().unwrap_or_default();
         let complained = complained.join().unwrap_or_default();
-        Ok(verdict(status.map(|status| status.success()), &said, &complained))
+        let lies = std::fs::read_to_string(file).is_ok_and(|text| text.contains("lost_sync"));
+        Ok(verdict(status.map(|status| status.success()), &said, &complained, lies))
     }
 }
 
-fn verdict(success: Option<bool>, said: &str, complained: &str) -> Verdict {
+/// `lies`: a disk of the scenario does.
+fn verdict(success: Option<bool>, said: &str, complained: &str, lies: bool) -> Verdict {
     let failed = |text: String| Verdict::Failed(Failure { text });
     // A task that panics ends alone: only the message tells.
-    if let Some(at) = complained.find("panicked at") {
-        let lines: Vec<&str> = complained[at..].lines().take(2).collect();
-        return failed(lines.join(" "));
+    let panics = complained.split("panicked at").skip(1);
+    // LDK panics on proof that its state is an old one: right, if a disk has lied.
+    let mut strange = panics.filter(|text| !lies || !CONSEQUENCES.iter().any(|c| text.contains(c)));
+    if let Some(panic) = strange.next() {
+        let lines: Vec<&str> = panic.lines().take(2).map(str::trim).collect();
+        return failed(format!("panicked at {}", lines.join(" ")));
     }
     match success {
         None => failed("it hangs".to_owned()),
@@ -122,14 +131,17 @@ mod tests {
     #[test]
     fn a_panic_of_a_task_is_a_failure_though_the_run_goes_on() {
         let panic = "thread 'x' panicked at a.rs:1:2:\nattempt to add\nnote: run with";
-        let Verdict::Failed(failure) = verdict(Some(true), "{\"transcript_hash\":\"ab\"}", panic)
-        else {
+        let said = "{\"transcript_hash\":\"ab\"}";
+        let Verdict::Failed(failure) = verdict(Some(true), said, panic, true) else {
             panic!("it held");
         };
         assert!(failure.text.contains("attempt to add"), "{}", failure.text);
         let held = Verdict::Held { transcript_hash: "ab".to_owned() };
-        assert_eq!(verdict(Some(true), "{\"transcript_hash\":\"ab\"}", ""), held);
-        assert!(matches!(verdict(None, "", ""), Verdict::Failed(_)));
-        assert!(matches!(verdict(Some(true), "{}", ""), Verdict::Failed(_)));
+        assert_eq!(verdict(Some(true), said, "", false), held);
+        assert!(matches!(verdict(None, "", "", false), Verdict::Failed(_)));
+        assert!(matches!(verdict(Some(true), "{}", "", false), Verdict::Failed(_)));
+        let behind = "thread 'x' panicked at b.rs:3:4:\nWe have fallen behind - we have";
+        assert_eq!(verdict(Some(true), said, behind, true), held);
+        assert!(matches!(verdict(Some(true), said, behind, false), Verdict::Failed(_)));
     }
 }

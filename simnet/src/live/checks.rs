@@ -356,9 +356,10 @@ impl Checker {
             })?;
             for (funding, record) in records {
                 let ends = channels.get(&funding).map_or(&[][..], |ends| &ends[..]);
-                let with_excused = ends.iter().any(|(end, _)| excused.contains(end));
+                let with_excused =
+                    excused.iter().any(|one| self.hosts.node_id(*one) == record.peer);
                 let is_open = record.state == ChannelState::Active;
-                let is_usable = ends.iter().all(|(_, channel)| channel.usable);
+                let is_usable = ends.len() == 2 && ends.iter().all(|(_, channel)| channel.usable);
                 if is_open && !with_excused && !is_usable {
                     return Some(format!("{funding} of n{number} is not usable"));
                 }

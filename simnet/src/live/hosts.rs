@@ -1,5 +1,6 @@
 //! The hosts of a network: real nodes that start, stop, lose power and start again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bitcoin::Network;
@@ -43,6 +44,8 @@ struct Host {
 struct State {
     disk: MemoryDisk,
     node: Option<RunningNode>,
+    /// A panic has left it without sense.
+    is_dead: bool,
     /// Reasons for which it does not run.
     away: u32,
 }
@@ -65,7 +68,12 @@ impl Hosts {
                 config,
                 clock: HostClock::new(outside.clock),
                 entropy,
-                state: Mutex::new(State { disk: MemoryDisk::new(), node: None, away: 0 }),
+                state: Mutex::new(State {
+                    disk: MemoryDisk::new(),
+                    node: None,
+                    is_dead: false,
+                    away: 0,
+                }),
                 turn: tokio::sync::Mutex::default(),
             }
         };
@@ -121,8 +129,18 @@ impl Hosts {
     }
 
     /// Asks something of a node, if it runs.
+    ///
+    /// A node in which LDK has panicked, as it does on proof that its disk forgot something, is as
+    /// good as dead: it does not run any more for anybody who asks.
     pub fn ask<T>(&self, number: Node, question: impl FnOnce(&RunningNode) -> T) -> Option<T> {
-        self.host(number).state.lock().node.as_ref().map(question)
+        let mut state = self.host(number).state.lock();
+        if state.is_dead {
+            return None;
+        }
+        let node = state.node.as_ref()?;
+        let answer = catch_unwind(AssertUnwindSafe(|| question(node)));
+        state.is_dead = answer.is_err();
+        answer.ok()
     }
 
     /// Whether a node runs.
@@ -162,7 +180,8 @@ impl Hosts {
         let node = start
             .await
             .map_err(|source| LiveError::Start { host: number, source: Box::new(source) })?;
-        host.state.lock().node = Some(node);
+        let mut state = host.state.lock();
+        (state.node, state.is_dead) = (Some(node), false);
         Ok(())
     }
 
