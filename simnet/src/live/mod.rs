@@ -7,7 +7,8 @@
 //! `faults.rs` what goes wrong, `miner.rs` the blocks; `checks.rs` says what must hold.
 //!
 //! What is simulated: time, randomness, network, disk, chain. What is real: every line of the
-//! node and of LDK. One seed gives one transcript, see `transcript.rs` and `machine.rs`.
+//! node and of LDK. One seed gives one transcript, see `transcript.rs` and `machine.rs`, in the
+//! first run of a process: tokio's order of waking depends on how many runtimes there were.
 
 mod checks;
 mod clock;
