@@ -17,7 +17,7 @@ use crate::topology::{Node, Topology};
 use crate::workload::{Intent, micros};
 
 /// One node of so many is a hub.
-const NODES_PER_HUB: u32 = 50;
+const NODES_PER_HUB: u32 = 100;
 /// Randomness of who pays whom.
 const PAIRS: u64 = 7;
 

@@ -28,14 +28,17 @@ const LOOK: Duration = Duration::from_millis(100);
 const OPENS_AT_ONCE: usize = 16;
 /// What a coin has beyond the channel that it is for, for the fee of the funding transaction.
 const FEE_ROOM_SAT: u64 = 20_000;
+/// How long gossip spreads before those who missed some connect anew, and how often they do.
+const GOSSIP_ROUND: Duration = Duration::from_secs(60);
+const GOSSIP_ROUNDS: u32 = 20;
 /// For so many coins of a wallet there is one to spare.
 const SPARE_EVERY: usize = 4;
 /// What a wallet has beside that, to take part in what happens on chain.
 const PURSE_SAT: u64 = 200_000;
 /// Blocks on top of a funding transaction until its channel is announced (BOLT 7: 6).
 const BURIED: u32 = 5;
-/// Coins that the faucet pays in one transaction.
-const COINS_AT_ONCE: usize = 500;
+/// Coins that the faucet pays in one transaction. Every wallet that it pays keeps all of it.
+const COINS_AT_ONCE: usize = 50;
 /// What an opener keeps at least of each satoshi of the channel, msat.
 const OPENER_LEAST_MSAT: u64 = 50;
 /// LDK's bound on HTLCs of a channel with zero-fee commitments.
@@ -355,17 +358,35 @@ async fn set_policies(
 }
 
 /// Waits until everybody knows every announced channel in both directions.
+///
+/// LDK tells each piece of news once; whoever missed it hears it with the next connection, when
+/// it asks for all. So those who miss something connect anew.
 async fn hear_gossip(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), LiveError> {
     let places = 0..topology.network.channels.len();
     let announced = places.filter(|place| plan.is_announced(topology, *place)).count();
-    let is_told = || {
-        hosts.numbers().all(|number| {
-            let known = hosts.ask(number, |node| node.lightning.known_directions());
-            known.is_none_or(|known| known >= announced * 2)
-        })
+    let ignorant = || -> Vec<Node> {
+        let misses = |number: &Node| {
+            let known = hosts.ask(*number, |node| node.lightning.known_directions());
+            known.is_some_and(|known| known < announced * 2)
+        };
+        hosts.numbers().filter(misses).collect()
     };
-    wait("gossip", is_told).await?;
-    // What acceptors charge was told after the announcement; routers look every five seconds.
-    sleep(Duration::from_secs(60)).await;
-    Ok(())
+    for _ in 0..GOSSIP_ROUNDS {
+        // What acceptors charge is told after the announcement; routers look every five seconds.
+        sleep(GOSSIP_ROUND).await;
+        let ignorant = ignorant();
+        if ignorant.is_empty() {
+            return Ok(());
+        }
+        for number in ignorant {
+            hosts.ask(number, |node| {
+                for peer in node.lightning.peers() {
+                    node.lightning.disconnect(peer.node_id);
+                }
+            });
+        }
+    }
+    let what = format!("gossip to all of {} nodes", topology.network.nodes);
+    let seconds = u64::from(GOSSIP_ROUNDS) * GOSSIP_ROUND.as_secs();
+    Err(LiveError::Late { what, seconds })
 }
