@@ -81,6 +81,14 @@ simulate *ARGS:
 bench-model *ARGS:
     cargo run --release -p simnet --no-default-features -- bench --engine model --json {{ ARGS }}
 
+# Measure both engines of simnet, e.g. `just bench-simnet --engine live --nodes 1000`.
+bench-simnet *ARGS:
+    cargo run --release -p simnet -- bench --json {{ ARGS }}
+
+# Look for scenarios with faults that cost somebody money, e.g. `just hunt --minutes 30`.
+hunt *ARGS:
+    cargo run --release -p simnet -- hunt {{ ARGS }}
+
 # Kill node processes in the middle of a burst, KILLS times, and count every satoshi afterwards.
 soak KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture

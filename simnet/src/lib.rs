@@ -5,7 +5,16 @@
 //! `workload`, and put what happened into `report`'s recorder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+// `interpose.rs` names this crate as the binary does.
+#[cfg(all(test, feature = "live"))]
+extern crate self as simnet;
+
 pub mod bench;
+#[cfg(feature = "live")]
+pub mod hunt;
+#[cfg(all(test, feature = "live"))]
+#[allow(dead_code, reason = "a test's own symbols are kept")]
+mod interpose;
 #[cfg(feature = "live")]
 pub mod live;
 pub mod model;

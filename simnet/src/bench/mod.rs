@@ -1,14 +1,38 @@
 //! How fast the engines are.
 
+#[cfg(feature = "live")]
+mod live;
 pub mod machine;
 mod model;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::ScenarioError;
 use crate::stats::Estimate;
 
-pub use model::{Options, measure_model};
+#[cfg(feature = "live")]
+pub use live::measure_live;
+pub use model::measure_model;
+
+use crate::scenario::ScenarioError;
+
+/// What to measure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// A compressed gossip store, for the model; without it a network is generated.
+    pub snapshot: Option<PathBuf>,
+    /// Nodes of a generated network.
+    pub nodes: u32,
+    /// Payments.
+    pub payments: u64,
+    /// Each, msat.
+    pub amount_msat: u64,
+    /// How many begin each second of virtual time.
+    pub per_second: f64,
+    /// Decides everything.
+    pub seed: u64,
+}
 
 /// What one engine did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,8 +59,14 @@ pub struct Figures {
     pub success_rate: Option<Estimate>,
     /// Half of those that arrived took no longer, ms of virtual time.
     pub latency_p50_ms: Option<Estimate>,
-    /// HTLCs sent for a payment.
+    /// HTLCs sent for a payment; none where the engine does not count them.
     pub attempts: Option<Estimate>,
+    /// Processor time of making the network, where that takes any, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_cpu_seconds: Option<f64>,
+    /// Of the live engine: the hash of every message that was delivered and every block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript_hash: Option<String>,
     /// The seed.
     pub seed: u64,
 }
@@ -51,4 +81,13 @@ pub struct Report {
 }
 
 /// Why nothing was measured.
-pub type BenchError = ScenarioError;
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// There is no such network, or it cannot be paid over.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The live engine.
+    #[cfg(feature = "live")]
+    #[error(transparent)]
+    Live(#[from] crate::live::LiveError),
+}

@@ -1,31 +1,14 @@
 //! The model's speed: single-part payments between random pairs that can pay each other.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::machine::{Stopwatch, peak_rss_bytes};
-use super::{BenchError, Figures};
+use super::{BenchError, Figures, Options};
 use crate::model::engine::{Control, Engine, SEARCH_BYTES};
 use crate::report::{Identity, Summary};
-use crate::scenario::{Document, Engine as EngineName};
+use crate::scenario::{Document, Engine as EngineName, ScenarioError};
 use crate::workload::Workload;
-
-/// What to measure.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Options {
-    /// A compressed gossip store; without it a scale-free network is generated.
-    pub snapshot: Option<PathBuf>,
-    /// Nodes of a generated network.
-    pub nodes: u32,
-    /// Payments.
-    pub payments: u64,
-    /// Each, msat.
-    pub amount_msat: u64,
-    /// How many begin each second of virtual time.
-    pub per_second: f64,
-    /// Decides everything.
-    pub seed: u64,
-}
 
 impl Options {
     /// The scenario that is measured.
@@ -59,7 +42,8 @@ pub fn measure_model(options: &Options) -> Result<Figures, BenchError> {
     let scenario = document.scenario()?;
     scenario.check(EngineName::Model, &document)?;
     let topology = scenario.build(&document)?;
-    let workload = Workload::new(&scenario, &topology, Path::new(""))?;
+    let workload =
+        Workload::new(&scenario, &topology, Path::new("")).map_err(ScenarioError::from)?;
     let nodes_paying = topology.network.largest_strong_component().len() as u64;
     let watch = Stopwatch::start();
     let recorder =
@@ -80,6 +64,8 @@ pub fn measure_model(options: &Options) -> Result<Figures, BenchError> {
         success_rate: summary.success_rate,
         latency_p50_ms: summary.latency_p50_ms,
         attempts: summary.attempts,
+        setup_cpu_seconds: None,
+        transcript_hash: None,
         seed: options.seed,
     })
 }

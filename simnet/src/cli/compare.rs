@@ -64,7 +64,8 @@ pub fn divergence(arguments: &PairArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_divergence(divergence: &Divergence) {
+/// Prints how far two engines are apart.
+pub fn print_divergence(divergence: &Divergence) {
     let [first, second] = divergence.engines;
     say!("{}", divergence.scenario);
     say!("{:<18}{first:>22}{second:>22}  apart", "");

@@ -14,6 +14,8 @@ macro_rules! say {
 
 pub mod bench;
 pub mod compare;
+#[cfg(feature = "live")]
+pub mod hunt;
 pub mod run;
 
 /// Simulated payment channel networks: real nodes on virtual time, and a fast model.
@@ -41,6 +43,9 @@ pub enum Verb {
     Divergence(PairArguments),
     /// Measures how fast an engine is.
     Bench(BenchArguments),
+    /// Looks for scenarios with faults that break a rule, on the live engine.
+    #[cfg(feature = "live")]
+    Hunt(HuntArguments),
 }
 
 /// Arguments of `run`.
@@ -48,7 +53,8 @@ pub enum Verb {
 pub struct RunArguments {
     /// The scenario.
     pub file: PathBuf,
-    /// Which engine; without it the model, if the scenario is made for it.
+    /// Which engine; without it the model, if the scenario is made for it. With `both` results go
+    /// into `live` and `model` of the folder, and their divergence is printed.
     #[arg(long, value_enum)]
     pub engine: Option<EngineArgument>,
     /// Another seed than the file's.
@@ -89,21 +95,40 @@ pub struct PairArguments {
     pub json: bool,
 }
 
+/// Arguments of `hunt`.
+#[cfg(feature = "live")]
+#[derive(Debug, Args)]
+pub struct HuntArguments {
+    /// How long, by the clock on the wall.
+    #[arg(long, default_value_t = 10.0)]
+    pub minutes: f64,
+    /// At most so many scenarios, whatever time is left.
+    #[arg(long)]
+    pub runs: Option<u64>,
+    /// The first scenario's seed; the others follow.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for scenarios that fail, and for what is left of them when they are shrunk.
+    #[arg(long, value_name = "FOLDER", default_value = "hunt")]
+    pub out: PathBuf,
+}
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
     /// Which engine.
-    #[arg(long, value_enum, default_value = "model")]
+    #[arg(long, value_enum, default_value = "both")]
     pub engine: EngineArgument,
-    /// A compressed gossip store; without it a network is generated.
+    /// A compressed gossip store, for the model; without it a network is generated. The live
+    /// engine always generates hubs with users.
     #[arg(long)]
     pub snapshot: Option<PathBuf>,
-    /// Nodes of a generated network.
-    #[arg(long, default_value_t = 10_000)]
-    pub nodes: u32,
-    /// Payments.
-    #[arg(long, default_value_t = 50_000)]
-    pub payments: u64,
+    /// Nodes of a generated network; without it 1,000 live, 10,000 in the model.
+    #[arg(long)]
+    pub nodes: Option<u32>,
+    /// Payments; without it 5,000 live, 50,000 in the model.
+    #[arg(long)]
+    pub payments: Option<u64>,
     /// Each, in millisatoshi.
     #[arg(long, default_value_t = 10_000_000)]
     pub amount_msat: u64,
@@ -125,13 +150,17 @@ pub enum EngineArgument {
     Live,
     /// The discrete-event model.
     Model,
+    /// One after the other.
+    Both,
 }
 
-impl From<EngineArgument> for Engine {
-    fn from(argument: EngineArgument) -> Self {
-        match argument {
-            EngineArgument::Live => Self::Live,
-            EngineArgument::Model => Self::Model,
+impl EngineArgument {
+    /// The engines it names.
+    pub fn engines(self) -> &'static [Engine] {
+        match self {
+            Self::Live => &[Engine::Live],
+            Self::Model => &[Engine::Model],
+            Self::Both => &[Engine::Live, Engine::Model],
         }
     }
 }

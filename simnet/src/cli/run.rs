@@ -9,15 +9,16 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use simnet::model::Control;
+use simnet::report::compare;
 use simnet::report::files::Timing;
 use simnet::report::plot::number;
 use simnet::report::{Outcome, Summary};
-use simnet::run::{Done, Limits, RunError, expected_payments, run_model};
+use simnet::run::{Done, Limits, RunError, expected_payments};
 use simnet::scenario::{Document, Engine, Setting, Variant, variants};
 use simnet::stats::Estimate;
 use simnet::workload::Workload;
 
-use super::{EngineArgument, Failure, RunArguments};
+use super::{Failure, RunArguments};
 
 /// How often the bar moves.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -35,15 +36,13 @@ struct Printed<'a> {
 /// Runs and prints.
 pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let document = Document::read(&arguments.file)?;
-    // What has no topology is of the live engine's own, older form.
-    let is_old = !document.has("topology");
-    if is_old || arguments.engine == Some(EngineArgument::Live) {
-        return run_live(arguments, is_old);
-    }
     let scenario = document.scenario()?;
-    if arguments.engine.is_none() && !scenario.engines.contains(&Engine::Model) {
-        return run_live(arguments, false);
-    }
+    let made_for = |engine: &Engine| scenario.engines.contains(engine);
+    let engines = match arguments.engine {
+        Some(argument) => argument.engines(),
+        None if made_for(&Engine::Model) => &[Engine::Model],
+        None => &[Engine::Live],
+    };
     let settings: Vec<Vec<Setting>> =
         arguments.settings.iter().map(|text| Setting::parse(text)).collect::<Result<_, _>>()?;
     let seeds: Vec<u64> = match (arguments.seed, arguments.seeds) {
@@ -60,11 +59,26 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let control = Arc::new(Control::default());
     stop_at_interrupt(&control)?;
     let expected = expected_payments(&document, &variants)?;
-    let bar = progress(expected, arguments.quiet);
-    let done = with_progress(&bar, &control, || {
-        run_model(&document, &variants, limits, arguments.out.as_deref(), &control)
-    })?;
-    report(arguments, &variants, &done)?;
+    let mut by_engine = Vec::new();
+    for engine in engines {
+        control.begun.store(0, Ordering::Relaxed);
+        let folder = arguments.out.as_deref().map(|folder| match engines {
+            [_] => folder.to_owned(),
+            _ => folder.join(engine.name()),
+        });
+        let bar = progress(expected, arguments.quiet);
+        let done = with_progress(&bar, &control, || {
+            simnet::run::run(*engine, &document, &variants, limits, folder.as_deref(), &control)
+        })?;
+        report(arguments, folder.as_deref(), &variants, &done)?;
+        by_engine.push(done);
+    }
+    if let ([live, model], false) = (&by_engine[..], arguments.json) {
+        for (live, model) in live.iter().zip(model) {
+            let divergence = compare::divergence(&live.summary, &model.summary)?;
+            super::compare::print_divergence(&divergence);
+        }
+    }
     let stopped = control.stop.load(Ordering::Relaxed);
     Ok(if stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
@@ -110,7 +124,12 @@ fn with_progress(
     })
 }
 
-fn report(arguments: &RunArguments, variants: &[Variant], done: &[Done]) -> Result<(), Failure> {
+fn report(
+    arguments: &RunArguments,
+    folder: Option<&Path>,
+    variants: &[Variant],
+    done: &[Done],
+) -> Result<(), Failure> {
     let printed: Vec<Printed<'_>> =
         done.iter().map(|done| Printed { summary: &done.summary, timing: &done.timing }).collect();
     match (&printed[..], arguments.json) {
@@ -129,7 +148,7 @@ fn report(arguments: &RunArguments, variants: &[Variant], done: &[Done]) -> Resu
             variants.len()
         );
     }
-    if let Some(folder) = arguments.out.as_deref().filter(|_| !arguments.json && !done.is_empty()) {
+    if let Some(folder) = folder.filter(|_| !arguments.json && !done.is_empty()) {
         let first = if variants.len() > 1 { folder.join("run-1") } else { folder.to_owned() };
         say!("results in {}, e.g. {}", folder.display(), first.join("report.html").display());
     }
@@ -142,8 +161,9 @@ fn print(printed: &Printed<'_>) {
     let settings: Vec<String> = settings.map(|(key, value)| format!(", {key} = {value}")).collect();
     let partial = if summary.partial { " (partial)" } else { "" };
     say!(
-        "{}, seed {}{}{partial}: {} payments in {} s",
+        "{}, {} engine, seed {}{}{partial}: {} payments in {} s",
         summary.identity.scenario,
+        summary.identity.engine.name(),
         summary.identity.seed,
         settings.concat(),
         summary.payments,
@@ -172,6 +192,9 @@ fn print(printed: &Printed<'_>) {
         say!("  {:<12}{}", "failed", outcomes.join(", "));
     }
     say!("  {:<12}{:.0} payments per CPU second", "speed", printed.timing.payments_per_cpu_second);
+    if let Some(hash) = &summary.transcript_hash {
+        say!("  {:<12}{hash}", "transcript");
+    }
 }
 
 /// Says whether a scenario could run.
@@ -192,20 +215,4 @@ pub fn check(file: &Path) -> Result<ExitCode, Failure> {
         scenario.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", ")
     );
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(feature = "live")]
-fn run_live(arguments: &RunArguments, is_old: bool) -> Result<ExitCode, Failure> {
-    if !is_old {
-        return Err("the live engine does not run scenarios with a [topology] yet".into());
-    }
-    let mut scenario = simnet::live::scenario::Scenario::load(&arguments.file)?;
-    scenario.seed = arguments.seed.unwrap_or(scenario.seed);
-    say!("{}", serde_json::to_string_pretty(&scenario.run()?)?);
-    Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(not(feature = "live"))]
-fn run_live(_: &RunArguments, _: bool) -> Result<ExitCode, Failure> {
-    Err("this program was built without the live engine (cargo feature `live`)".into())
 }

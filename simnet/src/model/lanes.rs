@@ -5,13 +5,8 @@
 //! waits and goes into the next one together.
 
 use super::graph::Lane;
-use crate::random::Random;
-use crate::scenario::{ChannelSpec, LinkSpec};
+use crate::scenario::{ChannelSpec, LinkSpec, latencies_us};
 use crate::topology::Topology;
-use crate::workload::micros;
-
-/// Randomness of latencies.
-const LATENCIES: u64 = 3;
 
 /// Why an HTLC does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +33,6 @@ pub(super) struct Lanes {
 impl Lanes {
     pub fn new(topology: &Topology, channels: &ChannelSpec, links: &LinkSpec, seed: u64) -> Self {
         let count = topology.network.channels.len();
-        let mut random = Random::stream(seed, LATENCIES);
-        let [least, most] = links.latency_ms;
-        let latency = |random: &mut Random| micros((least + random.unit() * (most - least)) / 1e3);
         let capacity_msat: Vec<u64> =
             topology.network.channels.iter().map(|channel| channel.capacity_sat * 1_000).collect();
         let mut balance_msat = Vec::with_capacity(count * 2);
@@ -52,9 +44,7 @@ impl Lanes {
             pending: vec![0; count * 2],
             pending_msat: vec![0; count * 2],
             commit_us: vec![0; count * 2],
-            latency_us: (0..count)
-                .map(|_| u32::try_from(latency(&mut random)).unwrap_or(u32::MAX))
-                .collect(),
+            latency_us: latencies_us(count, links, seed),
             capacity_msat,
             closed: vec![false; count],
             slots: channels.htlc_slots,

@@ -112,6 +112,9 @@ pub struct Summary {
     pub by_amount: Vec<AmountClass>,
     /// Counts.
     pub totals: Totals,
+    /// Of the live engine: the hash of every message that was delivered and every block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript_hash: Option<String>,
 }
 
 impl Summary {
@@ -144,6 +147,8 @@ impl Summary {
         let end_us = if begun_us > warm_up_us { begun_us } else { recorder.end_us };
         let last = recorder.samples.last().copied().unwrap_or_default();
         let locked = recorder.samples.iter().map(|sample| sample.capital_locked_sat).max();
+        // Real nodes do not tell these to callers.
+        let counted = (identity.engine == Engine::Model).then_some(());
         let mut outcomes = BTreeMap::new();
         for payment in &payments {
             *outcomes.entry(payment.outcome.name().to_owned()).or_insert(0) += 1;
@@ -165,15 +170,16 @@ impl Summary {
             latency_p99_ms: latency(0.99),
             fee_ppm: fee_ppm(&arrived, batches),
             fee_msat: mean(&arrived, &|payment| payment.fee_msat as f64),
-            attempts: mean(&payments, &|payment| f64::from(payment.attempts)),
-            parts: mean(&arrived, &|payment| f64::from(payment.parts)),
-            hops: mean(&arrived, &|payment| f64::from(payment.hops)),
+            attempts: counted.and(mean(&payments, &|payment| f64::from(payment.attempts))),
+            parts: counted.and(mean(&arrived, &|payment| f64::from(payment.parts))),
+            hops: counted.and(mean(&arrived, &|payment| f64::from(payment.hops))),
             imbalance: Estimate::by_batch_means(&imbalances, batches),
             capital_locked_max_sat: locked.unwrap_or(0),
             chain_vb: last.chain_vb,
             chain_fee_sat: last.chain_fee_sat,
             by_amount: by_amount(&payments),
             totals: recorder.totals,
+            transcript_hash: None,
         }
     }
 

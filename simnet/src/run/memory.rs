@@ -6,7 +6,7 @@ use crate::bench::machine::available_bytes;
 use crate::model::engine::SEARCH_BYTES;
 use crate::model::graph::Graph;
 use crate::report::{PaymentRecord, Sample};
-use crate::scenario::{Scenario, TopologySpec};
+use crate::scenario::{Engine, Scenario, TopologySpec};
 use crate::topology::{Channel, Topology};
 
 /// Share of the free memory that may be used: the rest is for everybody else.
@@ -15,6 +15,9 @@ const SHARE: (u64, u64) = (9, 10);
 const LANE_BYTES: u64 = 64;
 /// Bytes that the model has for each node beside the graph.
 const NODE_BYTES: u64 = 128;
+/// Bytes of a real node and of a channel of two of them, measured.
+const LIVE_NODE_BYTES: u64 = 700_000;
+const LIVE_CHANNEL_BYTES: u64 = 300_000;
 /// Bytes that a table needs for a payment when results are written, beside its record.
 const TABLE_BYTES: u64 = 104;
 
@@ -80,14 +83,25 @@ pub(super) fn generated_bytes(scenario: &Scenario) -> u64 {
 }
 
 /// Bytes that a run on `topology` would take, about.
-pub fn needed_bytes(scenario: &Scenario, topology: &Topology, folder: &Path) -> u64 {
+pub fn needed_bytes(
+    engine: Engine,
+    scenario: &Scenario,
+    topology: &Topology,
+    folder: &Path,
+) -> u64 {
     let network = &topology.network;
     let payments = crate::workload::expected(scenario, folder).unwrap_or(0);
     let each = size_of::<PaymentRecord>() as u64 + TABLE_BYTES;
     let seconds = scenario.workload.iter().filter_map(|stream| stream.duration_s);
     let seconds = seconds.fold(scenario.measure.until_s, f64::max);
     let samples = (seconds / scenario.measure.sample_s) as u64;
-    network_bytes(network.nodes.into(), network.channels.len() as u64)
+    let network = match engine {
+        Engine::Model => network_bytes(network.nodes.into(), network.channels.len() as u64),
+        Engine::Live => u64::from(network.nodes)
+            .saturating_mul(LIVE_NODE_BYTES)
+            .saturating_add((network.channels.len() as u64).saturating_mul(LIVE_CHANNEL_BYTES)),
+    };
+    network
         .saturating_add(payments.saturating_mul(each))
         .saturating_add(samples.saturating_mul(size_of::<Sample>() as u64 * 2))
 }

@@ -13,7 +13,8 @@ use crate::bench::machine::{Stopwatch, peak_rss_bytes};
 use crate::model::engine::{Control, Engine as Model, SEARCH_BYTES};
 use crate::report::files::{self, Timing, WriteError};
 use crate::report::{Identity, Recorder, Summary};
-use crate::scenario::{Document, Engine, ScenarioError, Variant};
+use crate::scenario::{Document, Engine, Scenario, ScenarioError, Variant};
+use crate::topology::Topology;
 use crate::workload::{self, Workload};
 
 /// Why runs did not happen.
@@ -28,6 +29,14 @@ pub enum RunError {
     /// The results have no place.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The live engine.
+    #[cfg(feature = "live")]
+    #[error(transparent)]
+    Live(#[from] crate::live::LiveError),
+    /// The live engine is not in this program.
+    #[cfg(not(feature = "live"))]
+    #[error("this program was built without the live engine (cargo feature `live`)")]
+    NoLive,
 }
 
 /// How to run.
@@ -48,7 +57,7 @@ pub struct Done {
     pub timing: Timing,
 }
 
-/// Runs every variant of `document` on the model.
+/// Runs every variant of `document` on `engine`.
 ///
 /// With `folder`, results go there: of one run right into it, of several into `run-1` and so on
 /// with tables of all beside them. Checks come first: if one variant is impossible or all would
@@ -58,7 +67,8 @@ pub struct Done {
 /// # Errors
 ///
 /// [`RunError`].
-pub fn run_model(
+pub fn run(
+    engine: Engine,
     document: &Document,
     variants: &[Variant],
     limits: Limits,
@@ -71,7 +81,7 @@ pub fn run_model(
     for variant in variants {
         // Seeds change no size and nothing that is checked.
         if !checked.contains(&variant.settings.as_slice()) {
-            needed = needed.max(check(document, variant)?);
+            needed = needed.max(check(engine, document, variant)?);
             checked.push(&variant.settings);
         }
     }
@@ -92,7 +102,7 @@ pub fn run_model(
                     let folder = folder.map(|folder| {
                         if variants.len() > 1 { folder.join(name) } else { folder.to_owned() }
                     });
-                    let result = run_one(document, variant, folder.as_deref(), control);
+                    let result = run_one(engine, document, variant, folder.as_deref(), control);
                     if result.is_err() {
                         control.stop.store(true, Ordering::Relaxed);
                     }
@@ -129,10 +139,7 @@ pub fn expected_payments(
     Ok(sum)
 }
 
-fn vary(
-    document: &Document,
-    variant: &Variant,
-) -> Result<(Document, crate::scenario::Scenario), ScenarioError> {
+fn vary(document: &Document, variant: &Variant) -> Result<(Document, Scenario), ScenarioError> {
     let document = document.with(&variant.settings)?;
     let mut scenario = document.scenario()?;
     scenario.seed = variant.seed.unwrap_or(scenario.seed);
@@ -140,18 +147,19 @@ fn vary(
 }
 
 /// Checks a variant and returns what it would take, in bytes.
-fn check(document: &Document, variant: &Variant) -> Result<u64, RunError> {
+fn check(engine: Engine, document: &Document, variant: &Variant) -> Result<u64, RunError> {
     let (document, scenario) = vary(document, variant)?;
-    scenario.check(Engine::Model, &document)?;
+    scenario.check(engine, &document)?;
     // What is to be generated is counted before it is made.
     let before = memory::generated_bytes(&scenario);
     memory::check(before, 1, None)?;
     let topology = scenario.build(&document)?;
     Workload::new(&scenario, &topology, document.folder()).map_err(ScenarioError::from)?;
-    Ok(needed_bytes(&scenario, &topology, document.folder()))
+    Ok(needed_bytes(engine, &scenario, &topology, document.folder()))
 }
 
 fn run_one(
+    engine: Engine,
     document: &Document,
     variant: &Variant,
     folder: Option<&Path>,
@@ -162,25 +170,60 @@ fn run_one(
     let topology = scenario.build(&document)?;
     let workload =
         Workload::new(&scenario, &topology, document.folder()).map_err(ScenarioError::from)?;
-    let recorder: Recorder = Model::new(&scenario, &topology, SEARCH_BYTES).run(workload, control);
+    let ran = match engine {
+        Engine::Model => {
+            let model = Model::new(&scenario, &topology, SEARCH_BYTES);
+            Ran { recorder: model.run(workload, control), cpu_s: None, transcript_hash: None }
+        }
+        Engine::Live => run_live(&scenario, &topology, workload, control)?,
+    };
     let settings: BTreeMap<String, String> = variant
         .settings
         .iter()
         .map(|setting| (setting.key.clone(), setting.value.to_string()))
         .collect();
-    let identity = Identity::new(&scenario.name, Engine::Model, scenario.seed, settings);
-    let summary = Summary::new(identity, &recorder, &scenario.measure);
-    let cpu_s = watch.cpu().as_secs_f64();
+    let identity = Identity::new(&scenario.name, engine, scenario.seed, settings);
+    let mut summary = Summary::new(identity, &ran.recorder, &scenario.measure);
+    summary.transcript_hash = ran.transcript_hash;
+    let cpu_s = ran.cpu_s.unwrap_or_else(|| watch.cpu().as_secs_f64());
     let timing = Timing {
         wall_s: watch.wall().as_secs_f64(),
         cpu_s,
-        payments_per_cpu_second: recorder.payments.len() as f64 / cpu_s.max(1e-3),
+        payments_per_cpu_second: ran.recorder.payments.len() as f64 / cpu_s.max(1e-3),
         peak_rss_bytes: peak_rss_bytes(),
     };
     if let Some(folder) = folder {
-        files::write_run(folder, &summary, &recorder, &timing)?;
+        files::write_run(folder, &summary, &ran.recorder, &timing)?;
     }
     Ok(Done { summary, timing })
+}
+
+/// What an engine gives back.
+struct Ran {
+    recorder: Recorder,
+    /// Where the engine has a thread of its own.
+    cpu_s: Option<f64>,
+    transcript_hash: Option<String>,
+}
+
+#[cfg(feature = "live")]
+fn run_live(
+    scenario: &Scenario,
+    topology: &Topology,
+    workload: Workload,
+    control: &Control,
+) -> Result<Ran, RunError> {
+    let run = crate::live::run(scenario, topology, workload, control)?;
+    Ok(Ran {
+        recorder: run.recorder,
+        cpu_s: Some(run.cpu_seconds),
+        transcript_hash: Some(run.transcript_hash),
+    })
+}
+
+#[cfg(not(feature = "live"))]
+fn run_live(_: &Scenario, _: &Topology, _: Workload, _: &Control) -> Result<Ran, RunError> {
+    Err(RunError::NoLive)
 }
 
 #[cfg(test)]

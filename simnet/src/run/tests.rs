@@ -33,11 +33,11 @@ fn files_are_the_same_whatever_runs_beside() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let sweep = sweep();
     let control = Arc::new(Control::default());
-    let done = run_model(&document(), &sweep, LIMITS, Some(one.path()), &control).unwrap();
+    let done = run(Engine::Model, &document(), &sweep, LIMITS, Some(one.path()), &control).unwrap();
     assert_eq!(done.len(), 8);
     assert_eq!(control.begun.load(Ordering::Relaxed), 8 * 500);
     let alone = Limits { jobs: 1, ..LIMITS };
-    run_model(&document(), &sweep[..2], alone, Some(other.path()), &control).unwrap();
+    run(Engine::Model, &document(), &sweep[..2], alone, Some(other.path()), &control).unwrap();
     for run in ["run-1", "run-2"] {
         for name in [
             "summary.json",
@@ -70,7 +70,7 @@ fn a_stopped_run_leaves_a_valid_partial_report() {
             control.stop.store(true, Ordering::Relaxed);
         });
         let roomy = Limits { jobs: 1, memory: Some(u64::MAX) };
-        run_model(&document(), &long, roomy, Some(folder.path()), &control).unwrap()
+        run(Engine::Model, &document(), &long, roomy, Some(folder.path()), &control).unwrap()
     });
     assert!(done[0].summary.partial && done[0].summary.payments >= 300);
     let read = files::read_summaries(folder.path()).unwrap();
@@ -83,14 +83,14 @@ fn a_stopped_run_leaves_a_valid_partial_report() {
 fn what_does_not_fit_says_how_much_it_needs() {
     let control = Arc::new(Control::default());
     let tight = Limits { jobs: 2, memory: Some(1_000_000) };
-    let error = run_model(&document(), &sweep(), tight, None, &control).unwrap_err();
+    let error = run(Engine::Model, &document(), &sweep(), tight, None, &control).unwrap_err();
     let RunError::Memory(error) = error else { panic!("{error}") };
     assert!(error.needed > 1_000_000 && error.jobs == 2);
     assert!(error.to_string().contains("--memory-limit"), "{error}");
     let settings = ["topology.nodes=9000000", "topology.channels_per_node=1000"];
     let settings = settings.iter().flat_map(|text| Setting::parse(text).unwrap()).collect();
     let huge = [Variant { settings, seed: None }];
-    let error = run_model(&document(), &huge, LIMITS, None, &control).unwrap_err();
+    let error = run(Engine::Model, &document(), &huge, LIMITS, None, &control).unwrap_err();
     assert!(matches!(error, RunError::Memory(_)), "{error}");
     assert_eq!(control.begun.load(Ordering::Relaxed), 0);
 }
@@ -100,7 +100,8 @@ fn an_impossible_variant_stops_the_sweep_before_it_runs() {
     let control = Arc::new(Control::default());
     let settings = [Setting::parse("senders.attempts_max=4,0").unwrap()];
     let sweep = variants(&settings, &[]);
-    let error = run_model(&document(), &sweep, LIMITS, None, &control).unwrap_err().to_string();
+    let error =
+        run(Engine::Model, &document(), &sweep, LIMITS, None, &control).unwrap_err().to_string();
     assert!(error.contains("senders.attempts_max = 0"), "{error}");
     assert_eq!(control.begun.load(Ordering::Relaxed), 0);
 }

@@ -1,15 +1,17 @@
 //! The network of a scenario.
 
 use super::load::{Document, ScenarioError};
-use super::{Balances, Scenario, TermsSpec, TopologySpec, Who};
+use super::{Balances, LinkSpec, Scenario, TermsSpec, TopologySpec, Who};
 use crate::random::Random;
 use crate::topology::generate::{Terms, hub_and_spoke, lattice, line, scale_free};
 use crate::topology::import::import;
 use crate::topology::{Network, Node, Topology};
+use crate::workload::micros;
 
 /// Streams of randomness under one seed.
 const TOPOLOGY: u64 = 1;
 const BALANCES: u64 = 2;
+const LATENCIES: u64 = 3;
 
 impl From<TermsSpec> for Terms {
     fn from(spec: TermsSpec) -> Self {
@@ -63,6 +65,14 @@ fn first_ends(network: &Network, balances: Balances, seed: u64) -> Vec<u64> {
         Balances::Second => 0,
     };
     network.channels.iter().map(|channel| channel.capacity_sat * 1_000).map(first_end).collect()
+}
+
+/// What a message takes one way over each of `count` channels, in microseconds.
+pub(crate) fn latencies_us(count: usize, links: &LinkSpec, seed: u64) -> Vec<u32> {
+    let mut random = Random::stream(seed, LATENCIES);
+    let [least, most] = links.latency_ms;
+    let draw = |_| micros((least + random.unit() * (most - least)) / 1e3);
+    (0..count).map(draw).map(|us| u32::try_from(us).unwrap_or(u32::MAX)).collect()
 }
 
 /// The nodes of a set, ascending.

@@ -40,6 +40,10 @@ impl Scenario {
             let why = format!("it is not made for the {} engine", engine.name());
             return refuse("engines", names.join(", "), why);
         }
+        if engine == Engine::Live && self.batches.is_some() {
+            let why = "the live engine opens channels directly; it forms no batches yet";
+            return refuse("batches", "on", why);
+        }
         self.check_sizes()?;
         self.check_spans()?;
         if self.workload.is_empty() && self.batches.is_none() {
@@ -160,14 +164,13 @@ impl Scenario {
         }
         for (place, fault) in self.faults.iter().enumerate() {
             let key = format!("faults.{place}");
-            match fault {
-                Fault::Offline { nodes, .. } => {
-                    for node in nodes {
-                        check_node(&format!("{key}.nodes"), *node, topology)?;
-                    }
-                }
-                Fault::Churn { among, .. } => check_who(&format!("{key}.among"), *among, topology)?,
-                _ => {}
+            let many = matches!(fault, Fault::Offline { .. } | Fault::Cut { .. });
+            for node in fault.nodes() {
+                let key = format!("{key}.{}", if many { "nodes" } else { "node" });
+                check_node(&key, node, topology)?;
+            }
+            if let Fault::Churn { among, .. } = fault {
+                check_who(&format!("{key}.among"), *among, topology)?;
             }
         }
         if self.batches.is_some() && topology.users.is_empty() {
@@ -198,6 +201,7 @@ fn check_fault(key: &str, fault: &Fault) -> Checked {
         Fault::Offline { from_s, to_s, .. }
         | Fault::FeeSpike { from_s, to_s, .. }
         | Fault::Cut { from_s, to_s, .. }
+        | Fault::ClockSkew { from_s, to_s, .. }
         | Fault::SlowDisk { from_s, to_s, .. } => {
             not_negative(format!("{key}.from_s"), *from_s)?;
             if to_s.is_finite() && to_s > from_s {
@@ -214,10 +218,25 @@ fn check_fault(key: &str, fault: &Fault) -> Checked {
             not_negative(format!("{key}.at_s"), *at_s)?;
             check_share(key, *share_ppm)
         }
-        Fault::Crash { at_s, .. }
-        | Fault::LostSync { at_s, .. }
-        | Fault::OldSnapshot { at_s, .. }
-        | Fault::Reorg { at_s, .. } => not_negative(format!("{key}.at_s"), *at_s),
+        Fault::Crash { at_s, for_s, .. } | Fault::LostSync { at_s, for_s, .. } => {
+            not_negative(format!("{key}.at_s"), *at_s)?;
+            not_negative(format!("{key}.for_s"), *for_s)
+        }
+        Fault::OldSnapshot { at_s, age_s, .. } => {
+            not_negative(format!("{key}.at_s"), *at_s)?;
+            if *age_s > 0.0 && age_s <= at_s {
+                return Ok(());
+            }
+            let why = format!("a copy is from before at_s = {at_s}, and from after the start");
+            refuse(format!("{key}.age_s"), age_s, why)
+        }
+        Fault::Reorg { at_s, depth } => {
+            not_negative(format!("{key}.at_s"), *at_s)?;
+            if (1..=6).contains(depth) {
+                return Ok(());
+            }
+            refuse(format!("{key}.depth"), depth, "1 to 6: deeper ones undo the channels")
+        }
     }
 }
 

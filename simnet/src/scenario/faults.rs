@@ -61,6 +61,12 @@ pub enum Fault {
         at_s: f64,
         /// How long it is down.
         for_s: f64,
+        /// 0: at once. Else in the middle of its so-manieth write from then on.
+        #[serde(default)]
+        write: u64,
+        /// Whether that write is on its disk afterwards.
+        #[serde(default)]
+        kept: bool,
     },
     /// Two nodes cannot reach each other.
     Cut {
@@ -70,22 +76,41 @@ pub enum Fault {
         from_s: f64,
         /// Until when.
         to_s: f64,
+        /// Whether only what the first says to the second is lost.
+        #[serde(default)]
+        one_way: bool,
     },
-    /// A disk forgets what it said it had synced, at a crash.
+    /// A disk says it has synced what it has not, until a crash forgets it. No node can be safe on
+    /// such a disk: it is excused, the others are not.
     LostSync {
         /// Whose.
         node: Node,
-        /// When.
+        /// From when on it lies.
         at_s: f64,
+        /// The crash comes so much later, and the node starts again at once.
+        #[serde(default = "lie_s")]
+        for_s: f64,
     },
-    /// A node starts again from an old copy of its disk.
+    /// A cheater: its node starts from an old copy of its disk, out of everybody's reach, and
+    /// publishes what that says of its channels.
     OldSnapshot {
         /// Which.
         node: Node,
         /// When.
         at_s: f64,
-        /// How old.
+        /// How old the copy is.
         age_s: f64,
+    },
+    /// A clock is wrong.
+    ClockSkew {
+        /// Whose.
+        node: Node,
+        /// From when on.
+        from_s: f64,
+        /// Until when.
+        to_s: f64,
+        /// How far it goes before the others, in seconds; behind them if negative.
+        offset_s: f64,
     },
     /// The chain loses blocks.
     Reorg {
@@ -107,6 +132,10 @@ pub enum Fault {
     },
 }
 
+fn lie_s() -> f64 {
+    5.0
+}
+
 impl Fault {
     /// Its name in files.
     pub fn name(&self) -> &'static str {
@@ -120,21 +149,42 @@ impl Fault {
             Self::Cut { .. } => "cut",
             Self::LostSync { .. } => "lost_sync",
             Self::OldSnapshot { .. } => "old_snapshot",
+            Self::ClockSkew { .. } => "clock_skew",
             Self::Reorg { .. } => "reorg",
             Self::SlowDisk { .. } => "slow_disk",
         }
     }
 
-    /// Whether `engine` has what it takes. Of the live engine, it is that engine's to refuse.
+    /// Whether `engine` has what it takes.
     pub fn runs_on(&self, engine: Engine) -> bool {
-        let model = matches!(
-            self,
-            Self::Offline { .. }
-                | Self::Churn { .. }
-                | Self::FeeSpike { .. }
-                | Self::MassExit { .. }
-                | Self::Cheat { .. }
-        );
-        engine == Engine::Live || model
+        match self {
+            Self::Offline { .. } | Self::Churn { .. } | Self::FeeSpike { .. } => true,
+            Self::MassExit { .. } | Self::Cheat { .. } => engine == Engine::Model,
+            Self::Crash { .. }
+            | Self::Cut { .. }
+            | Self::LostSync { .. }
+            | Self::OldSnapshot { .. }
+            | Self::ClockSkew { .. }
+            | Self::Reorg { .. }
+            | Self::SlowDisk { .. } => engine == Engine::Live,
+        }
+    }
+
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<Node> {
+        match self {
+            Self::Offline { nodes, .. } => nodes.clone(),
+            Self::Cut { nodes, .. } => nodes.to_vec(),
+            Self::Crash { node, .. }
+            | Self::LostSync { node, .. }
+            | Self::OldSnapshot { node, .. }
+            | Self::ClockSkew { node, .. }
+            | Self::SlowDisk { node, .. } => vec![*node],
+            Self::Churn { .. }
+            | Self::FeeSpike { .. }
+            | Self::MassExit { .. }
+            | Self::Cheat { .. }
+            | Self::Reorg { .. } => Vec::new(),
+        }
     }
 }

@@ -88,11 +88,6 @@ impl Document {
         Ok(Self { path: path.to_owned(), text, table, settings: vec![] })
     }
 
-    /// Whether it has a key at its top.
-    pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
-    }
-
     /// The same with other settings.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use build::members;
+pub(crate) use build::{latencies_us, members};
 pub use faults::Fault;
 pub use load::{Document, ScenarioError};
 pub use sweep::{Setting, Variant, variants};

@@ -1,0 +1,147 @@
+//! Runs a scenario in a process of its own.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{Failure, text};
+use crate::bench::machine::Stopwatch;
+use crate::scenario::Scenario;
+
+/// How often somebody looks whether a child has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What LDK says when it learns that its state is an old one, and what whoever meets its locks
+/// afterwards says.
+const CONSEQUENCES: [&str; 2] = ["We have fallen behind", "PoisonError"];
+
+/// How scenarios are run.
+#[derive(Debug, Clone)]
+pub struct Child {
+    /// The program.
+    pub program: PathBuf,
+    /// Where scenario files go.
+    pub folder: PathBuf,
+    /// A run that takes longer, by the clock on the wall, hangs.
+    pub patience: Duration,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// All rules held; its transcript hash.
+    Held {
+        /// See the summary of a run.
+        transcript_hash: String,
+    },
+    /// One did not, or the run ended otherwise than it should.
+    Failed(Failure),
+}
+
+impl Child {
+    /// Runs `scenario` and tells what came of it.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written or the program does not start.
+    pub fn run(&self, scenario: &Scenario) -> io::Result<Verdict> {
+        let file = self.folder.join("running.toml");
+        std::fs::write(&file, text(scenario))?;
+        self.run_file(&file)
+    }
+
+    /// Runs the scenario in `file` and tells what came of it.
+    ///
+    /// # Errors
+    ///
+    /// If the program does not start.
+    pub fn run_file(&self, file: &Path) -> io::Result<Verdict> {
+        let mut child = Command::new(&self.program)
+            .args(["run", "--engine", "live", "--quiet", "--json"])
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // Read beside the wait: a full pipe would stop the child.
+        let read = |pipe: Option<Box<dyn Read + Send>>| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                if let Some(mut pipe) = pipe {
+                    let _what_came = pipe.read_to_string(&mut text);
+                }
+                text
+            })
+        };
+        let said = read(child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
+        let complained =
+            read(child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
+        let watch = Stopwatch::start();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if watch.wall() > self.patience {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(LOOK);
+        };
+        let said = said.join().unwrap_or_default();
+        let complained = complained.join().unwrap_or_default();
+        let lies = std::fs::read_to_string(file).is_ok_and(|text| text.contains("lost_sync"));
+        Ok(verdict(status.map(|status| status.success()), &said, &complained, lies))
+    }
+}
+
+/// `lies`: a disk of the scenario does.
+fn verdict(success: Option<bool>, said: &str, complained: &str, lies: bool) -> Verdict {
+    let failed = |text: String| Verdict::Failed(Failure { text });
+    // A task that panics ends alone: only the message tells.
+    let panics = complained.split("panicked at").skip(1);
+    // LDK panics on proof that its state is an old one: right, if a disk has lied.
+    let mut strange = panics.filter(|text| !lies || !CONSEQUENCES.iter().any(|c| text.contains(c)));
+    if let Some(panic) = strange.next() {
+        let lines: Vec<&str> = panic.lines().take(2).map(str::trim).collect();
+        return failed(format!("panicked at {}", lines.join(" ")));
+    }
+    match success {
+        None => failed("it hangs".to_owned()),
+        Some(false) => {
+            let last = complained.lines().rfind(|line| !line.trim().is_empty());
+            failed(last.unwrap_or("it ended without a word").to_owned())
+        }
+        Some(true) => {
+            let summary: Option<serde_json::Value> = serde_json::from_str(said).ok();
+            let hash = summary.as_ref().and_then(|summary| summary["transcript_hash"].as_str());
+            match hash {
+                Some(hash) => Verdict::Held { transcript_hash: hash.to_owned() },
+                None => failed("it gave no transcript hash".to_owned()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_task_is_a_failure_though_the_run_goes_on() {
+        let panic = "thread 'x' panicked at a.rs:1:2:\nattempt to add\nnote: run with";
+        let said = "{\"transcript_hash\":\"ab\"}";
+        let Verdict::Failed(failure) = verdict(Some(true), said, panic, true) else {
+            panic!("it held");
+        };
+        assert!(failure.text.contains("attempt to add"), "{}", failure.text);
+        let held = Verdict::Held { transcript_hash: "ab".to_owned() };
+        assert_eq!(verdict(Some(true), said, "", false), held);
+        assert!(matches!(verdict(None, "", "", false), Verdict::Failed(_)));
+        assert!(matches!(verdict(Some(true), "{}", "", false), Verdict::Failed(_)));
+        let behind = "thread 'x' panicked at b.rs:3:4:\nWe have fallen behind - we have";
+        assert_eq!(verdict(Some(true), said, behind, true), held);
+        assert!(matches!(verdict(Some(true), said, behind, false), Verdict::Failed(_)));
+    }
+}

@@ -1,0 +1,414 @@
+//! What must hold whatever went wrong: nothing is lost, nothing doubled, everything ends.
+//!
+//! [`Checker::step`] looks while the network works, [`Checker::at_rest`] once everything has
+//! ended. Nodes that cheated, or whose disk lied, are excused: what they lose is theirs, what
+//! others lose to them is not.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use bitcoin::OutPoint;
+use node::channels::ChannelState;
+use node::lightning::ChannelSnapshot;
+use node::node::Node as RunningNode;
+use node::payments::{PaymentFilter, PaymentState};
+
+use super::LiveError;
+use super::faults::Cheated;
+use super::hosts::Hosts;
+use super::miner::Miner;
+use super::traffic::Made;
+use crate::topology::Node;
+
+/// What a close may cost beside fees: dust, outputs that nobody wants, rounded millisatoshi; sat.
+const CLOSE_SLACK_SAT: u64 = 2_500;
+/// Payments read at a time.
+const PAGE: usize = 1_000;
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at {at_s} s: {rule}: {detail}")]
+pub struct Violation {
+    /// When, in seconds of virtual time.
+    pub at_s: u64,
+    /// Which rule.
+    pub rule: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// What a node owns, msat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wealth {
+    /// In its wallet.
+    pub wallet_msat: u64,
+    /// Its balances in open channels.
+    pub channels_msat: u64,
+    /// What the chain still owes it.
+    pub pending_msat: u64,
+}
+
+impl Wealth {
+    fn of(node: &RunningNode) -> Self {
+        let balance = node.wallet.balance();
+        let wallet = balance.confirmed + balance.unconfirmed + balance.immature;
+        let pending: u64 = node.lightning.pending_balances().iter().map(|b| b.amount_sat).sum();
+        Self {
+            wallet_msat: wallet.to_sat() * 1_000,
+            channels_msat: node.lightning.channels().iter().map(|c| c.local_msat).sum(),
+            pending_msat: pending * 1_000,
+        }
+    }
+
+    /// All of it.
+    pub fn total_msat(&self) -> u64 {
+        self.wallet_msat + self.channels_msat + self.pending_msat
+    }
+}
+
+/// What a node says of itself that a restart must not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    channels: BTreeMap<Option<OutPoint>, (u64, u64)>,
+    payments: BTreeMap<[u8; 32], PaymentState>,
+    wallet_sat: u64,
+}
+
+/// The checker of a run.
+pub struct Checker {
+    hosts: Hosts,
+    miner: Miner,
+    capacities: HashMap<OutPoint, u64>,
+    before: Vec<Wealth>,
+}
+
+impl Checker {
+    /// A checker that compares with what there is now, when nothing has gone wrong yet.
+    pub fn new(hosts: Hosts, miner: Miner, capacities: HashMap<OutPoint, u64>) -> Self {
+        let before = hosts
+            .numbers()
+            .map(|number| hosts.ask(number, Wealth::of).unwrap_or_default())
+            .collect();
+        Self { hosts, miner, capacities, before }
+    }
+
+    fn violation(&self, rule: &'static str, detail: String) -> LiveError {
+        let at_s = self.hosts.outside().clock.elapsed().as_secs();
+        LiveError::Violated(Violation { at_s, rule, detail })
+    }
+
+    fn channels(&self) -> HashMap<OutPoint, Vec<(Node, ChannelSnapshot)>> {
+        let mut found: HashMap<OutPoint, Vec<(Node, ChannelSnapshot)>> = HashMap::new();
+        for number in self.hosts.numbers() {
+            let channels = self.hosts.ask(number, |node| node.lightning.channels());
+            for channel in channels.unwrap_or_default() {
+                if let Some(funding) = channel.funding {
+                    found.entry(funding).or_default().push((number, channel));
+                }
+            }
+        }
+        found
+    }
+
+    /// Looks while the network works: no channel holds more than it was funded with, whatever is
+    /// on its way, and no store has failed but by a fault.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::Violated`].
+    pub fn step(&self, excused: &BTreeSet<Node>) -> Result<(), LiveError> {
+        for (funding, ends) in self.channels() {
+            let Some(capacity_sat) = self.capacities.get(&funding) else { continue };
+            if ends.iter().any(|(number, _)| excused.contains(number)) {
+                continue;
+            }
+            for (number, channel) in &ends {
+                let sum = channel.local_msat + channel.remote_msat;
+                if sum > capacity_sat * 1_000 {
+                    let detail = format!("{funding} at n{number}: {sum} of {capacity_sat} sat");
+                    return Err(self.violation("a channel holds what it was funded with", detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether HTLCs are under way or money waits for the chain.
+    pub fn is_at_rest(&self, excused: &BTreeSet<Node>) -> bool {
+        self.hosts.numbers().filter(|number| !excused.contains(number)).all(|number| {
+            let idle = |node: &RunningNode| {
+                let channels = node.lightning.channels();
+                let still = channels.iter().all(|c| c.inbound_htlcs == 0 && c.outbound_htlcs == 0);
+                let balance = node.wallet.balance();
+                still
+                    && node.lightning.pending_balances().iter().all(|b| b.amount_sat == 0)
+                    && balance.unconfirmed.to_sat() == 0
+            };
+            self.hosts.ask(number, idle).unwrap_or(true)
+        })
+    }
+
+    /// Channels that are no longer open at an end, by their funding outputs.
+    pub fn closed(&self) -> BTreeSet<OutPoint> {
+        let mut closed: BTreeSet<OutPoint> = self.capacities.keys().copied().collect();
+        for (funding, ends) in self.channels() {
+            if ends.len() == 2 && ends.iter().all(|(_, channel)| !channel.closing) {
+                closed.remove(&funding);
+            }
+        }
+        closed
+    }
+
+    /// Looks once everything has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::Violated`].
+    pub async fn at_rest(
+        &self,
+        made: &[Made],
+        excused: &BTreeSet<Node>,
+        cheated: &[Cheated],
+    ) -> Result<(), LiveError> {
+        let records = self.compare_payments(made, excused).await?;
+        self.conserved(excused)?;
+        self.nobody_lost(&records, excused, cheated)?;
+        self.channels_agree(excused)
+    }
+
+    /// Payers and payees agree on what was paid; returns what each sent and received, msat.
+    async fn compare_payments(
+        &self,
+        made: &[Made],
+        excused: &BTreeSet<Node>,
+    ) -> Result<Vec<(u64, u64)>, LiveError> {
+        let mut sums = vec![(0, 0); self.hosts.count() as usize];
+        let mut taken: HashMap<(Node, [u8; 32]), u64> = HashMap::new();
+        let mut sent: HashMap<[u8; 32], (Node, u64)> = HashMap::new();
+        for number in self.hosts.numbers() {
+            for record in self.payments(number).await? {
+                let Some(hash) = record.hash.filter(|_| record.state == PaymentState::Succeeded)
+                else {
+                    continue;
+                };
+                let sum: &mut (u64, u64) = &mut sums[number as usize];
+                if record.direction == node::payments::Direction::Inbound {
+                    sum.1 += record.amount_msat;
+                    taken.insert((number, hash.0), record.amount_msat);
+                } else {
+                    sum.0 += record.amount_msat + record.fee_msat;
+                    if sent.insert(hash.0, (number, record.amount_msat)).is_some() {
+                        let detail = format!("n{number} paid {hash} again");
+                        return Err(self.violation("a hash is paid once", detail));
+                    }
+                }
+            }
+        }
+        for Made { from, to, hash, amount_msat } in made {
+            if excused.contains(from) || excused.contains(to) {
+                continue;
+            }
+            if taken.get(&(*to, hash.0)) != Some(amount_msat) {
+                let detail = format!("n{from} paid {amount_msat} msat for {hash}, n{to} has none");
+                return Err(self.violation("what was paid arrived", detail));
+            }
+            if sent.get(&hash.0).is_none_or(|(number, _)| number != from) {
+                let detail = format!("n{from} was told that {hash} is paid, and forgot");
+                return Err(self.violation("what was promised is remembered", detail));
+            }
+        }
+        let known: BTreeSet<[u8; 32]> = sent.keys().copied().collect();
+        let strange = taken.keys().find(|(number, hash)| {
+            !excused.contains(number) && !known.contains(hash) && excused.is_empty()
+        });
+        if let Some((number, hash)) = strange {
+            let hash = node::lightning::types::PaymentHash(*hash);
+            let detail = format!("n{number} was paid for {hash}, and nobody knows to have paid");
+            return Err(self.violation("what arrived was paid", detail));
+        }
+        Ok(sums)
+    }
+
+    async fn payments(
+        &self,
+        number: Node,
+    ) -> Result<Vec<node::payments::PaymentRecord>, LiveError> {
+        let service = self.hosts.ask(number, |node| std::sync::Arc::clone(&node.payments));
+        let Some(service) = service else { return Ok(Vec::new()) };
+        let (mut all, mut page) = (Vec::new(), None);
+        loop {
+            let found = service.list(&PaymentFilter::default(), page.as_deref(), PAGE).await?;
+            all.extend(found.payments);
+            match found.next {
+                Some(next) => page = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    fn wealth(&self) -> Vec<Wealth> {
+        let of = |number| self.hosts.ask(number, Wealth::of).unwrap_or_default();
+        self.hosts.numbers().map(of).collect()
+    }
+
+    /// What all nodes had, they have, or paid to miners.
+    fn conserved(&self, excused: &BTreeSet<Node>) -> Result<(), LiveError> {
+        // What a dead node owns nobody can ask it; what others lost to it shows with them.
+        if self.hosts.numbers().any(|number| !self.hosts.runs(number)) {
+            return Ok(());
+        }
+        let total = |wealth: &[Wealth]| wealth.iter().map(Wealth::total_msat).sum::<u64>();
+        let before = total(&self.before);
+        let now = total(&self.wealth()) + self.miner.carried().fees_sat * 1_000;
+        let slack = self.closed().len() as u64 * CLOSE_SLACK_SAT * 1_000;
+        // A node on a copy of its disk counts channels that are over.
+        let is_doubled = now > before && excused.is_empty();
+        if is_doubled || now + slack < before {
+            let wealth = self.wealth();
+            let detail =
+                format!("{before} msat before, {now} msat now, {slack} msat of slack; {wealth:?}");
+            return Err(self.violation("satoshis are conserved", detail));
+        }
+        Ok(())
+    }
+
+    /// Whoever kept to the rules has what it had, less what it paid, and fees; and all that was in
+    /// a channel whose other end published a revoked state.
+    fn nobody_lost(
+        &self,
+        records: &[(u64, u64)],
+        excused: &BTreeSet<Node>,
+        cheated: &[Cheated],
+    ) -> Result<(), LiveError> {
+        let fees_msat = self.miner.carried().fees_sat * 1_000;
+        let closed = self.closed().len() as u64;
+        for (number, wealth) in (0..).zip(self.wealth()) {
+            if excused.contains(&number) || !self.hosts.runs(number) {
+                continue;
+            }
+            let (sent, received) = records[number as usize];
+            let forfeits = cheated.iter().filter(|cheated| cheated.victim == number);
+            let forfeits: u64 = forfeits.map(|cheated| cheated.forfeit_msat).sum();
+            let has = self.before[number as usize].total_msat() + received + forfeits;
+            let due = has.saturating_sub(sent);
+            let slack = fees_msat + closed * CLOSE_SLACK_SAT * 1_000;
+            if wealth.total_msat() + slack < due {
+                let detail = format!(
+                    "n{number} should have {due} msat less at most {slack} and has {wealth:?}; \
+                     {forfeits} msat of it are penalties"
+                );
+                let rule = match forfeits {
+                    0 => "nobody honest loses more than fees",
+                    _ => "every breach is punished",
+                };
+                return Err(self.violation(rule, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Both ends of an open channel say the same, to the millisatoshi.
+    fn channels_agree(&self, excused: &BTreeSet<Node>) -> Result<(), LiveError> {
+        for (funding, ends) in self.channels() {
+            let [(one, a), (other, b)] = &ends[..] else { continue };
+            if excused.contains(one) || excused.contains(other) || a.closing || b.closing {
+                continue;
+            }
+            let capacity_msat = self.capacities.get(&funding).map_or(0, |sat| sat * 1_000);
+            if a.local_msat != b.remote_msat
+                || b.local_msat != a.remote_msat
+                || a.local_msat + b.local_msat != capacity_msat
+            {
+                let detail = format!(
+                    "{funding}: n{one} has {} and n{other} {}, of {capacity_msat}",
+                    a.local_msat, b.local_msat
+                );
+                return Err(self.violation("both ends of a channel agree", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// After faults every channel that is not over carries payments again.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::Violated`] if that does not come about within `patience`.
+    pub async fn comes_back(
+        &self,
+        excused: &BTreeSet<Node>,
+        patience: Duration,
+    ) -> Result<(), LiveError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let Some(dead) = self.unusable(excused) else { return Ok(()) };
+            if tokio::time::Instant::now() > deadline {
+                return Err(self.violation("channels come back after faults", dead));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// A channel that should carry payments and does not.
+    fn unusable(&self, excused: &BTreeSet<Node>) -> Option<String> {
+        let channels = self.channels();
+        for number in self.hosts.numbers().filter(|number| !excused.contains(number)) {
+            let records = self.hosts.ask(number, |node| {
+                let known = node.channels.by_funding();
+                let record = |channel| node.channels.recorded(channel);
+                known.into_iter().filter_map(|(f, c)| Some((f, record(c)?))).collect::<Vec<_>>()
+            })?;
+            for (funding, record) in records {
+                let ends = channels.get(&funding).map_or(&[][..], |ends| &ends[..]);
+                let with_excused =
+                    excused.iter().any(|one| self.hosts.node_id(*one) == record.peer);
+                let is_open = record.state == ChannelState::Active;
+                let is_usable = ends.len() == 2 && ends.iter().all(|(_, channel)| channel.usable);
+                if is_open && !with_excused && !is_usable {
+                    return Some(format!("{funding} of n{number} is not usable"));
+                }
+            }
+        }
+        None
+    }
+
+    /// What a node says of itself.
+    ///
+    /// # Errors
+    ///
+    /// If its store fails.
+    pub async fn memory(&self, number: Node) -> Result<Memory, LiveError> {
+        let payments = self.payments(number).await?;
+        let (channels, wallet_sat) = self
+            .hosts
+            .ask(number, |node| {
+                let channels = node.lightning.channels();
+                let balances =
+                    channels.iter().map(|c| (c.funding, (c.local_msat, c.remote_msat))).collect();
+                let balance = node.wallet.balance();
+                (balances, (balance.confirmed + balance.unconfirmed).to_sat())
+            })
+            .ok_or(LiveError::Away { host: number })?;
+        let payments = payments.into_iter().map(|record| (record.id.0, record.state)).collect();
+        Ok(Memory { channels, payments, wallet_sat })
+    }
+
+    /// Starts a node again from its disk: it must say the same as before.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::Violated`] if it does not.
+    pub async fn replays(&self, number: Node) -> Result<(), LiveError> {
+        let before = self.memory(number).await?;
+        self.hosts.leave(number);
+        self.hosts.cut_power(number, 0).await;
+        self.hosts.come_back(number);
+        self.hosts.settle(number).await?;
+        let after = self.memory(number).await?;
+        if before != after {
+            let detail = format!("n{number} said {before:?}, and after a power cut {after:?}");
+            return Err(self.violation("a start from disk equals memory", detail));
+        }
+        Ok(())
+    }
+}
