@@ -230,7 +230,7 @@ impl Traffic {
     ) -> Result<Option<NodePayment>, Over> {
         let Ok(first) = watch.current().await else { return Ok(None) };
         loop {
-            if let Some(record) = self.unless_over(watch.outcome()).await?.ok() {
+            if let Ok(record) = self.unless_over(watch.outcome()).await? {
                 return Ok(Some(record));
             }
             watch = loop {
