@@ -1,5 +1,7 @@
 //! Users who join a hub's batches by the protocol, and what becomes of their wishes.
 
+use std::time::Duration;
+
 use bitcoin::Amount;
 use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
 use node::batches::{BatchView, JoinRequest, JoinView};
@@ -11,6 +13,12 @@ use super::{WAIT, until};
 pub const HUB: &str = "hub";
 /// Confirmations that a batch needs on regtest.
 pub const DEPTH: u32 = 3;
+/// Blocks within which a balance has moved into the next batch.
+const BLOCKS_TO_MOVE: u32 = 15;
+/// Looks before another block comes.
+const LOOKS_A_BLOCK: u32 = 50;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Connects `user` to the hub, and remembers it.
 ///
@@ -141,6 +149,25 @@ pub async fn has_moved(net: &Cluster, user: &str) -> bool {
     is_left(&first)
         && second
             .is_some_and(|wish| matches!(wish.state, UserPhase::Leaf(LeafState::Confirmed { .. })))
+}
+
+/// Waits until `user` has its balance in the next batch. What fails waits for a block, so one comes
+/// now and then.
+///
+/// # Panics
+///
+/// If it does not get there.
+pub async fn moved(net: &Cluster, user: &str) {
+    for _ in 0..BLOCKS_TO_MOVE {
+        for _ in 0..LOOKS_A_BLOCK {
+            if has_moved(net, user).await {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        net.mine(1).await.expect("blocks are mined and followed");
+    }
+    panic!("{user} does not move: {:#?}", net.node(user).batches.joins().await);
 }
 
 /// Whether the channel of a wish is closed off the chain.

@@ -30,7 +30,7 @@ pub use chain::{fees_sat, mine_until, mine_until_swept, mine_until_swept_at, out
 pub use disk::{Disks, Image, copy, start_on_disks, wake};
 pub use joined::{
     DEPTH, HUB, batches_in_mempool, clear_end, connect, formed, forming_ended, has_moved, is_left,
-    join, mine_heard, newest, next_batch, request, usable, wish, wishes,
+    join, mine_heard, moved, newest, next_batch, request, usable, wish, wishes,
 };
 pub use ledger::{Ledger, NAMES, connected, hub_fee};
 pub use steps::{

@@ -9,8 +9,8 @@ use node::chain::TxStatus;
 use node::dev::Cluster;
 use node::tower::server::WatchError;
 use tests::e2e::{
-    Eye, FormedBatch, HUB, batch_usable, broadcast, connect, copy, form_deep, formed, has_moved,
-    mine_heard, mine_until_swept_at, next_batch, other_spender, path, pays, start_on_disks, until,
+    Eye, FormedBatch, HUB, batch_usable, broadcast, connect, copy, form_deep, formed, mine_heard,
+    mine_until_swept_at, moved, next_batch, other_spender, path, pays, start_on_disks, until,
     usable_channel, wake, wallet_sat, wish, wishes,
 };
 
@@ -117,7 +117,7 @@ pub async fn a_retired_channel_is_watched_no_more(net: &mut Cluster) {
     watched(net, &tower, &["ada"]).await;
     let before = net.node("ada").towers.guarded_paths(&tower.key()).unwrap();
     next_batch(net, LONGER_LIFE / 2, 2).await;
-    until("a channel in the next batch", async || has_moved(net, "ada").await).await;
+    moved(net, "ada").await;
     let (_, after) = wishes(net, "ada").await;
     let new = after.unwrap().funding.unwrap();
     until("the new path at the tower", async || {

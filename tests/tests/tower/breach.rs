@@ -218,7 +218,7 @@ pub async fn publish(net: &Cluster) -> Transaction {
 }
 
 /// What a tower has to take: all but the anchor and what is the victim's own.
-pub fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
+fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
     let txid = revoked.compute_txid();
     let is_taken = |output: &bitcoin::TxOut| {
         output.value > Amount::from_sat(330) && output.script_pubkey.is_p2wsh()
@@ -231,7 +231,7 @@ pub fn outputs(revoked: &Transaction) -> Vec<OutPoint> {
 }
 
 /// Asserts that blocks have the commitment and have spent all of it.
-pub async fn taken(net: &Cluster, revoked: &Transaction) {
+async fn taken(net: &Cluster, revoked: &Transaction) {
     let status = net.chain.source().transaction_status(revoked.compute_txid()).await.unwrap();
     assert!(matches!(status, TxStatus::Confirmed(_)), "{status:?}");
     for outpoint in outputs(revoked) {

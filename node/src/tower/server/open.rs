@@ -66,6 +66,8 @@ impl Tower {
             added => added?,
         };
         self.parts.committer.durable(added.ticket).await?;
+        // Its commitment may be there already.
+        self.parts.guard.added(std::iter::once(appointment.locator));
         Ok(added.account)
     }
 
