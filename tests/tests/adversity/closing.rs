@@ -25,6 +25,7 @@ pub async fn a_close_that_is_cut_off_after_any_message_is_one_for_both(net: &mut
             live(net, &batch).await;
             pays(net, HUB, "ada", PAID_MSAT).await;
 
+            connected_by(net, &wire).await;
             wire.goes_dead_after(after);
             close(net, &batch).await;
             until("the end of the channel, or of the wire", async || {
@@ -53,6 +54,21 @@ pub async fn a_close_that_is_cut_off_after_any_message_is_one_for_both(net: &mut
         assert!(after > FEWEST_PIECES, "{loser} was cut off {after} times only");
     }
     conserved(net).await;
+}
+
+/// Sees to it that what both say goes over the wire: a node also knows the hub's own address, and
+/// dials that as well when a connection is lost.
+async fn connected_by(net: &Cluster, wire: &Wire) {
+    let (hub, ada) = (net.node(HUB).lightning.node_id(), net.node("ada"));
+    until("a connection by the wire", async || {
+        if wire.is_between() {
+            return true;
+        }
+        ada.lightning.disconnect(hub);
+        connected_at(net, "ada", &wire.address).await;
+        wire.is_between()
+    })
+    .await;
 }
 
 /// Has ada close the channel, if she still has it.

@@ -3,8 +3,8 @@
 use channel_contracts::batch::{LeafState, UserPhase};
 use node::dev::Cluster;
 use tests::e2e::{
-    Image, connect, conserved, formed, has_moved, in_mempool, mine_until_swept_at, next_batch,
-    pays, until, usable_channel, wallet_sat, wishes,
+    Image, connect, conserved, formed, in_mempool, mine_until_swept_at, moved, next_batch, pays,
+    usable_channel, wallet_sat, wishes,
 };
 
 use crate::stage::{
@@ -37,7 +37,7 @@ pub async fn a_state_from_before_the_rollover_is_punished_after_retirement_and_r
     connect(net, "ada").await;
 
     next_batch(net, LIFE / 2, 2).await;
-    until("the balance in the next batch", async || has_moved(net, "ada").await).await;
+    moved(net, "ada").await;
     let (left, second) = wishes(net, "ada").await;
     assert_eq!(left.state, UserPhase::Leaf(LeafState::Retired));
     let coins = (wallet_sat(net, "ada"), wallet_sat(net, HUB), fees_sat(net).await);

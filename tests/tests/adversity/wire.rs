@@ -2,6 +2,7 @@
 //! one side hands to it at once, a message or a few.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -28,6 +29,8 @@ pub struct Wire {
     /// Where it listens.
     pub address: String,
     carried: Arc<watch::Sender<Carried>>,
+    /// Connections that it carries.
+    links: Arc<AtomicUsize>,
 }
 
 impl Wire {
@@ -37,16 +40,28 @@ impl Wire {
         let carried = Carried { pieces: 0, dead_after: None, repairs: 0 };
         let carried = Arc::new(watch::Sender::new(carried));
         let state = Arc::clone(&carried);
+        let links = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&links);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let Ok(far) = TcpStream::connect(&target).await else { continue };
                 let ((near_in, near_out), (far_in, far_out)) =
                     (near.into_split(), far.into_split());
-                tokio::spawn(carry(near_in, far_out, Arc::clone(&state)));
+                let (there, count) = (Arc::clone(&state), Arc::clone(&counted));
+                tokio::spawn(async move {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    carry(near_in, far_out, there).await;
+                    count.fetch_sub(1, Ordering::Relaxed);
+                });
                 tokio::spawn(carry(far_in, near_out, Arc::clone(&state)));
             }
         });
-        Self { address, carried }
+        Self { address, carried, links }
+    }
+
+    /// Whether both sides are connected by it, not past it.
+    pub fn is_between(&self) -> bool {
+        self.links.load(Ordering::Relaxed) > 0
     }
 
     /// Lets `pieces` pass from here on. Then it is silent: neither side is told.

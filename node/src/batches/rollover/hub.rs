@@ -126,12 +126,7 @@ impl Batches {
     }
 
     /// What `user` still owes for its place in `batch`, with what it is paying taken for paid.
-    fn place_due(
-        &self,
-        state: &State,
-        user: NodeId,
-        batch: BatchId,
-    ) -> Result<Due, StoreError> {
+    fn place_due(&self, state: &State, user: NodeId, batch: BatchId) -> Result<Due, StoreError> {
         let fee = state.hub.get(&batch).map_or(Amount::ZERO, |life| life.machine.policy().fee);
         let paid = state.rollovers.paid.get(&batch).and_then(|paid| paid.get(&user));
         let mut under_way = Vec::new();

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn asking_for_a_swap_pays_nothing() {
-        let due = |swaps: &[(u64, Option<PaymentState>)]| Due::beside(300, 50, swaps.iter().copied());
+        let due =
+            |swaps: &[(u64, Option<PaymentState>)]| Due::beside(300, 50, swaps.iter().copied());
         assert_eq!(due(&[]), Due(250));
         assert_eq!(due(&[(250, None)]), Due(250), "asked for, and left");
         assert_eq!(due(&[(250, Some(PaymentState::Failed))]), Due(250));
