@@ -3,13 +3,12 @@
 //! The chain is an embedded one that this process serves as bitcoind's RPC interface; nodes,
 //! stores, peers' links and the API are the real ones. Everything stays on loopback.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bitcoin::{Address, Amount, Network, ScriptBuf};
-use node::dev::DevChain;
+use node::dev::{DevChain, free_port};
 use node::environment::OsEntropy;
 use node::keys::{Keys, NewSeed, RecoveryPhrase, SealCost, WordCount};
 use proto::v1 as pb;
@@ -435,5 +434,5 @@ pub async fn until(
 }
 
 fn free_address() -> std::io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }

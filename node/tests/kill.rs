@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bitcoin::{Address, Amount, Network};
-use node::dev::DevChain;
+use node::dev::{DevChain, free_port};
 use node::environment::OsEntropy;
 use node::keys::{Keys, NewSeed, RecoveryPhrase, SealCost, WordCount};
 use node::runtime::Tasks;
@@ -140,8 +140,7 @@ impl Drop for Process {
 }
 
 fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port().unwrap())
 }
 
 fn make(name: &'static str, root: &Path, chain_rpc: &str) -> Process {

@@ -134,9 +134,7 @@ impl EventLog {
         table: Table,
         id: [u8; 32],
     ) -> Result<(Self, Vec<E>), StoreError> {
-        let (from, to) =
-            (table.key([&id[..], &[0; 4]].concat()), table.key([&id[..], &[0xff; 4]].concat()));
-        let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
+        let pairs = committer.scan_all(table, id)?;
         let events =
             pairs.iter().map(|(_, value)| decode(table, value)).collect::<Result<Vec<E>, _>>()?;
         let next = u32::try_from(events.len()).map_err(|error| corrupt(table, &error))?;

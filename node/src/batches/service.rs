@@ -345,6 +345,9 @@ impl Batches {
                     None if known.is_some() => {
                         inputs.push(Input::Hub(*id, HubInput::BatchDisconnected));
                     }
+                    None if self.parts.wallet.is_beaten(tree.root.txid) => {
+                        inputs.push(Input::Hub(*id, HubInput::BatchConflicted));
+                    }
                     _ => {}
                 }
             }

@@ -16,10 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::follower::ChainListener;
-use super::{BlockRef, BroadcastError, Broadcaster};
+use super::{BURIED_DEPTH, BlockRef, BroadcastError, Broadcaster};
 
-/// Confirmations after which a transaction, or its rival, is final for us.
-const BURIED_DEPTH: u32 = 6;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 

@@ -17,6 +17,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
 
+/// Confirmations after which a transaction, or its rival, is final as far as we are concerned.
+pub const BURIED_DEPTH: u32 = 6;
+
 /// A block's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct BlockRef {

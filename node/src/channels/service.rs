@@ -70,8 +70,7 @@ impl Channels {
     /// If the store cannot be read.
     pub fn open(parts: ChannelParts) -> Result<Self, StoreError> {
         let mut records = HashMap::new();
-        let (from, to) = Table::Channel.range();
-        for (_, value) in parts.committer.scan(&from, &to, usize::MAX / 2)? {
+        for (_, value) in parts.committer.scan_all(Table::Channel, [])? {
             let record: ChannelRecord = ciborium::from_reader(&value[..])
                 .map_err(|error| StoreError::Corrupt(format!("channel record: {error}")))?;
             let ticket = parts.committer.now();

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::chain::DevChainError;
+use super::ports::free_port;
 use crate::chain::bitcoind::{BitcoindChain, BitcoindConfig, BitcoindEndpoint, RpcAuth};
 use crate::chain::bitcoind::{CallError, Endpoint};
 use crate::chain::{ChainError, ChainSource};
@@ -105,9 +106,18 @@ impl Bitcoind {
         blocks: u32,
         script: &ScriptBuf,
     ) -> Result<(), DevChainError> {
-        let address = Address::from_script(script, Network::Regtest)
-            .expect("the dev room mines to scripts that have an address");
-        self.call("generatetoaddress", json!([blocks, address.to_string()])).await?;
+        self.call("generatetoaddress", json!([blocks, address(script)])).await?;
+        Ok(())
+    }
+
+    /// Mines one block with `transactions` and no others.
+    pub(super) async fn generate_exactly(
+        &self,
+        transactions: &[Transaction],
+        script: &ScriptBuf,
+    ) -> Result<(), DevChainError> {
+        let raw: Vec<String> = transactions.iter().map(serialize_hex).collect();
+        self.call("generateblock", json!([address(script), raw])).await?;
         Ok(())
     }
 
@@ -212,8 +222,10 @@ async fn call(endpoint: &Endpoint, method: &str, params: Value) -> Result<Value,
     }
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+fn address(script: &ScriptBuf) -> String {
+    Address::from_script(script, Network::Regtest)
+        .expect("the dev room mines to scripts that have an address")
+        .to_string()
 }
 
 fn anyone() -> ScriptBuf {

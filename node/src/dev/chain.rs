@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use bitcoin::{Amount, ScriptBuf, Txid};
+use bitcoin::{Amount, ScriptBuf, Transaction, Txid};
 use parking_lot::Mutex;
 
 use super::bitcoind::{Bitcoind, find_bitcoind};
@@ -180,6 +180,23 @@ impl DevChain {
                 chain.mine(blocks, &nobody());
             }
             Backend::Bitcoind(bitcoind) => bitcoind.generate(blocks, &nobody()).await?,
+        }
+        Ok(())
+    }
+
+    /// Mines one block with exactly `transactions`, whatever the mempool has: a double spend.
+    ///
+    /// # Errors
+    ///
+    /// If they break consensus, or the chain does not answer.
+    pub async fn mine_exactly(&self, transactions: &[Transaction]) -> Result<(), DevChainError> {
+        match &self.backend {
+            Backend::Embedded(chain) => {
+                chain.mine_block_with(transactions.to_vec(), &nobody())?;
+            }
+            Backend::Bitcoind(bitcoind) => {
+                bitcoind.generate_exactly(transactions, &nobody()).await?;
+            }
         }
         Ok(())
     }

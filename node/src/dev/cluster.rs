@@ -9,6 +9,7 @@ use bitcoin::{Amount, Network};
 use tokio::time::Instant;
 
 use super::chain::{DevChain, DevChainError};
+use super::ports::free_port;
 use crate::channels::{ChannelState, ChannelView, OpenError, OpenRequest};
 use crate::config::{BatchRole, ChainBackend, Config};
 use crate::environment::{Entropy, Environment, OsEntropy};
@@ -51,6 +52,9 @@ pub enum ClusterError {
         /// Why.
         source: std::io::Error,
     },
+    /// No port is free.
+    #[error("no port of loopback is free: {0}")]
+    Port(#[source] std::io::Error),
     /// Something took too long.
     #[error("{what} did not happen within {seconds} s")]
     Timeout {
@@ -150,7 +154,9 @@ impl Cluster {
         let mut config = Config { network: Network::Regtest, ..Config::default() };
         config.data_dir.clone_from(&dir);
         config.alias = name.to_owned();
-        config.lightning.listen_addresses = vec!["127.0.0.1:0".into()];
+        // A restarted node is found at the address its peers remember.
+        let port = free_port().map_err(ClusterError::Port)?;
+        config.lightning.listen_addresses = vec![format!("127.0.0.1:{port}")];
         config.rpc.listen = "127.0.0.1:0".into();
         config.batch.role = BatchRole::Both;
         config.batch.gathering_ms = 1_000;
@@ -178,10 +184,6 @@ impl Cluster {
             Node::start(dev.config.clone(), Arc::clone(&dev.keys), environment).await.map_err(
                 |source| ClusterError::Start { name: name.to_owned(), source: source.into() },
             )?;
-        // A restarted node is found at the address its peers remember.
-        if let Some(address) = node.listening.first() {
-            dev.config.lightning.listen_addresses = vec![address.clone()];
-        }
         dev.node = Some(node);
         Ok(())
     }

@@ -9,9 +9,11 @@ mod audit;
 mod bitcoind;
 mod chain;
 mod cluster;
+mod ports;
 mod served;
 
 pub use audit::{Audit, AuditError, OnChain};
 pub use bitcoind::find_bitcoind;
 pub use chain::{DevChain, DevChainError};
 pub use cluster::{Cluster, ClusterError, DevNode, NodeOptions};
+pub use ports::free_port;

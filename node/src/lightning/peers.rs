@@ -41,9 +41,8 @@ impl PeerBook {
     ///
     /// If the store cannot be read.
     pub fn open(committer: Committer) -> Result<Self, StoreError> {
-        let (from, to) = Table::Peer.range();
         let mut known = HashMap::new();
-        for (key, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (key, value) in committer.scan_all(Table::Peer, [])? {
             let corrupt = |detail: String| StoreError::Corrupt(format!("peer record: {detail}"));
             let id = NodeId::from_slice(Table::Peer.rest(&key).unwrap_or_default())
                 .map_err(|error| corrupt(error.to_string()))?;

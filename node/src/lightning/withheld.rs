@@ -75,9 +75,8 @@ impl Withheld {
     ) -> Result<Self, StoreError> {
         let corrupt =
             |detail: String| StoreError::Corrupt(format!("closing transaction: {detail}"));
-        let (from, to) = Table::ParkedClosing.range();
         let (mut waiting, mut parked) = (HashMap::new(), BTreeMap::new());
-        for (key, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (key, value) in committer.scan_all(Table::ParkedClosing, [])? {
             let leaf = Table::ParkedClosing.rest(&key).unwrap_or_default();
             let leaf: OutPoint = deserialize(leaf).map_err(|error| corrupt(error.to_string()))?;
             let transaction: Transaction =

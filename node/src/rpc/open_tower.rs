@@ -8,6 +8,7 @@
 //! Formats and error codes: `channel-contracts`, `tower::open_protocol`.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use channel_contracts::tower::open_protocol::{
     SubscriptionInfoRequest, SubscriptionInfoResponse, TrackedAppointment, message, signature,
 };
 use channel_contracts::tower::{ChannelTag, Locator};
+use futures::StreamExt;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -26,8 +28,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::guests::guests;
 use crate::runtime::Tasks;
 use crate::tower::server::{AddError, OpenStatus, Tower, TowerError};
 
@@ -37,29 +39,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LIFE: Duration = Duration::from_secs(300);
 /// Connections at once; more are closed.
 const CONNECTIONS_MAX: usize = 512;
-/// Pause after a connection could not be taken.
-const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Serves `tower` on `listener` until the stop signal of `tasks`.
 pub fn serve(tower: Arc<Tower>, listener: TcpListener, tasks: &Tasks) {
     let own = tasks.clone();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tasks.spawn("open tower door", async move {
+        let mut guests = pin!(guests(listener, CONNECTIONS_MAX));
         loop {
-            let accepted = tokio::select! {
+            let guest = tokio::select! {
                 biased;
                 () = own.stopped() => return,
-                accepted = listener.accept() => accepted,
+                guest = guests.next() => guest,
             };
-            let Ok((stream, _)) = accepted else {
-                // No more files, say: clients that leave make room.
-                tokio::time::sleep(AFTER_FAILURE).await;
-                continue;
-            };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let Some(Ok(guest)) = guest else { return };
             let (tower, stop) = (Arc::clone(&tower), own.clone());
             own.spawn("open tower client", async move {
-                let _until_it_leaves = place;
                 let service = service_fn(move |request| {
                     let tower = Arc::clone(&tower);
                     async move { Ok::<_, Infallible>(answer(&tower, request).await) }
@@ -67,7 +61,7 @@ pub fn serve(tower: Arc<Tower>, listener: TcpListener, tasks: &Tasks) {
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(PATIENCE)
-                    .serve_connection(TokioIo::new(stream), service);
+                    .serve_connection(TokioIo::new(guest), service);
                 tokio::select! {
                     biased;
                     () = stop.stopped() => {}

@@ -191,9 +191,15 @@ impl Table {
 
     /// Returns the first key of the table and the first key past it.
     pub fn range(self) -> (Vec<u8>, Vec<u8>) {
-        let from = self.key([]);
+        self.range_of([])
+    }
+
+    /// As [`Table::range`], of the keys whose rest begins with `prefix`.
+    pub fn range_of(self, prefix: impl AsRef<[u8]>) -> (Vec<u8>, Vec<u8>) {
+        let from = self.key(prefix);
         let mut to = from.clone();
-        // '/' is the last byte; its successor ends the range of everything that starts with it.
+        // The successor of a prefix ends the range of everything that begins with it.
+        while to.pop_if(|last| *last == u8::MAX).is_some() {}
         *to.last_mut().expect("a key has its separator") += 1;
         (from, to)
     }

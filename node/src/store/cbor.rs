@@ -30,8 +30,7 @@ pub(crate) fn load_all<T: DeserializeOwned>(
     committer: &Committer,
     table: Table,
 ) -> Result<Vec<([u8; 32], T)>, StoreError> {
-    let (from, to) = table.range();
-    let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
+    let pairs = committer.scan_all(table, [])?;
     pairs
         .into_iter()
         .map(|(key, value)| {

@@ -21,7 +21,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Batch, Op, Pair, Store, StoreError, Term};
+use super::{Batch, Op, Pair, Store, StoreError, Table, Term};
 
 /// How long writes wait at most for others to share a sync with, if nobody waits for them.
 pub(super) const LAZY: Duration = Duration::from_millis(100);
@@ -233,6 +233,21 @@ impl Committer {
         })?;
         pairs.truncate(limit);
         Ok(pairs)
+    }
+
+    /// Returns every pair of `table` whose key begins with `prefix`, as [`Committer::scan`] does:
+    /// for what fits into memory.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn scan_all(
+        &self,
+        table: Table,
+        prefix: impl AsRef<[u8]>,
+    ) -> Result<Vec<Pair>, StoreError> {
+        let (from, to) = table.range_of(prefix);
+        self.merged(&from, &to, |_| self.shared.store.scan(&from, &to, usize::MAX))
     }
 
     /// Gives `take` every pair of the range by ascending key, `step` at a time, so that a large

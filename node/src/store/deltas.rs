@@ -87,8 +87,7 @@ impl Deltas {
             return Err(corrupt("its full copy is not what was written".into()));
         }
         let (mut value, mut last, mut weight) = (bytes.to_vec(), base, 0);
-        let (from, to) = table.range();
-        for (key, delta) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (key, delta) in committer.scan_all(table, [])? {
             let sequence = table.rest(&key).and_then(|rest| rest.try_into().ok());
             if sequence.map(u64::from_be_bytes) != Some(last + 1) {
                 return Err(corrupt(format!("difference {} is missing", last + 1)));
@@ -323,8 +322,7 @@ mod tests {
             let mut value = noise(20_000, 1);
             value[..4_000].copy_from_slice(&noise(4_000, round));
             written += replace(&committer, &mut deltas, &value);
-            let (from, to) = Table::ManagerDelta.range();
-            let pairs = committer.scan(&from, &to, usize::MAX / 2).unwrap();
+            let pairs = committer.scan_all(Table::ManagerDelta, []).unwrap();
             let kept: usize = pairs.iter().map(|(_, delta)| delta.len()).sum();
             assert!(kept <= 80_000, "{kept} bytes of differences for a value of 20,000");
             assert_eq!(load(&committer).unwrap().1.unwrap(), value);

@@ -2,8 +2,7 @@
 
 use bitcoin::FeeRate;
 
-/// Confirmations after which a leaf stays on chain as far as we are concerned.
-pub(super) const BURIED_DEPTH: u32 = 6;
+use crate::chain::BURIED_DEPTH;
 
 /// What the chain says of one path at one best block.
 #[derive(Debug, Clone, Copy)]

@@ -57,8 +57,7 @@ pub(super) fn load(
     committer: &Committer,
 ) -> Result<Vec<(OutPoint, Reason)>, StoreError> {
     let corrupt = |detail: String| StoreError::Corrupt(format!("record of an unroll: {detail}"));
-    let (from, to) = table.range();
-    let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
+    let pairs = committer.scan_all(table, [])?;
     pairs
         .into_iter()
         .map(|(key, value)| {

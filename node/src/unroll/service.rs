@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::hashes::Hash;
 use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
 use channel_contracts::script::anchor::pay_to_anchor;
 use parking_lot::Mutex;
@@ -546,8 +546,5 @@ fn anchor_of(transaction: &Transaction) -> Option<u32> {
 
 /// For whom the coin of a transaction's child is held: the same after a restart.
 fn owner_of(txid: Txid) -> Owner {
-    let mut engine = sha256::Hash::engine();
-    engine.input(b"tributary/unroll");
-    engine.input(&txid.to_byte_array());
-    Owner::Claim(sha256::Hash::from_engine(engine).to_byte_array())
+    Owner::claim("tributary/unroll", &txid.to_byte_array())
 }

@@ -42,7 +42,7 @@ pub use psbt::SignPsbtError;
 pub use record::{Owner, Purpose};
 pub use spend::{Built, FundingRequest, SendAmount, SpendError};
 
-use crate::chain::BlockRef;
+use crate::chain::{BURIED_DEPTH, BlockRef};
 use crate::environment::{Clock, Entropy};
 use crate::keys::{Keys, WalletDescriptors};
 use crate::store::{Batch, Committer, StoreError, Ticket};
@@ -328,6 +328,15 @@ impl Wallet {
         rivals::seen(bdk, transaction, at);
         recent.decide(bdk);
         self.persist(&mut inner)
+    }
+
+    /// Whether the wallet's transaction `txid` can never confirm: a block that is buried has
+    /// another one in its place.
+    pub fn is_beaten(&self, txid: Txid) -> bool {
+        let inner = self.lock();
+        let Some(transaction) = inner.bdk.tx_graph().get_tx(txid) else { return false };
+        let best = inner.bdk.latest_checkpoint().height();
+        rivals::winner(&inner.bdk, &transaction).is_some_and(|at| best + 1 >= at + BURIED_DEPTH)
     }
 
     /// Keeps everybody else from choosing coins while the guard lives: for LDK's handler, which

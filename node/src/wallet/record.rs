@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use bdk_wallet::ChangeSet;
 use bdk_wallet::chain::Merge;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Batch, Committer, Pair, StoreError, Table};
+use crate::store::{Batch, Committer, StoreError, Table};
 
 /// First byte of a record. A change of the layout takes the next number.
 const FORMAT: u8 = 1;
@@ -25,6 +26,16 @@ pub enum Owner {
     Transaction(Txid),
     /// A claim of LDK's (its `ClaimId`), or any other purpose with an id of its own.
     Claim([u8; 32]),
+}
+
+impl Owner {
+    /// The owner with the id `id` within `purpose`: the same after a restart.
+    pub fn claim(purpose: &str, id: &[u8]) -> Self {
+        let mut engine = sha256::Hash::engine();
+        engine.input(purpose.as_bytes());
+        engine.input(id);
+        Self::Claim(sha256::Hash::from_engine(engine).to_byte_array())
+    }
 }
 
 impl std::fmt::Display for Owner {
@@ -101,8 +112,7 @@ pub(super) struct Stored {
 
 /// Reads all records, those not yet durable included.
 pub(super) fn read(committer: &Committer) -> Result<Stored, StoreError> {
-    let (from, to) = Table::Wallet.range();
-    let pairs: Vec<Pair> = committer.scan(&from, &to, usize::MAX)?;
+    let pairs = committer.scan_all(Table::Wallet, [])?;
     let mut stored = Stored {
         record: Record::default(),
         next_sequence: 0,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bdk_wallet::Update;
 use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, TxUpdate};
-use bitcoin::{Block, Transaction};
+use bitcoin::{Block, Transaction, Txid};
 
 /// Blocks that are looked at again when a transaction is broadcast: it may have been made before
 /// the block that decides against it was seen.
@@ -72,6 +72,27 @@ pub(super) fn confirm_spenders(bdk: &mut bdk_wallet::Wallet, block: &Block, heig
     update.anchors.extend(spenders.iter().map(|tx| (anchor, tx.compute_txid())));
     update.txs.extend(spenders.into_iter().map(|tx| Arc::new(tx.clone())));
     apply(bdk, update);
+}
+
+/// The height at which another transaction took a coin of `transaction`, or of one that it needs.
+pub(super) fn winner(bdk: &bdk_wallet::Wallet, transaction: &Transaction) -> Option<u32> {
+    let (graph, txid) = (bdk.tx_graph(), transaction.compute_txid());
+    transaction.input.iter().map(|input| input.previous_output).find_map(|coin| {
+        let rivals = graph.outspends(coin).iter().filter(|rival| **rival != txid);
+        let won = rivals.copied().find_map(|rival| height_of(bdk, rival));
+        won.or_else(|| match height_of(bdk, coin.txid) {
+            Some(_) => None,
+            None => winner(bdk, &*graph.get_tx(coin.txid)?),
+        })
+    })
+}
+
+/// The height of the block of the best chain that has `txid`.
+fn height_of(bdk: &bdk_wallet::Wallet, txid: Txid) -> Option<u32> {
+    let mut blocks = bdk.tx_graph().get_tx_node(txid)?.anchors.iter().map(|at| at.block_id);
+    let chain = bdk.local_chain();
+    let known = blocks.find(|id| chain.get(id.height).is_some_and(|at| at.hash() == id.hash))?;
+    Some(known.height)
 }
 
 fn apply(bdk: &mut bdk_wallet::Wallet, tx_update: TxUpdate<ConfirmationBlockTime>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bitcoin::{Amount, OutPoint, Transaction, TxOut};
+use bitcoin::{Amount, OutPoint, Psbt, Transaction, TxIn, TxOut, Txid, absolute, transaction};
 use node::dev::{Cluster, DevNode};
 use node::node::Node;
 
@@ -103,4 +103,45 @@ pub fn output_of(transaction: &Transaction, sat: u64) -> OutPoint {
 /// If the chain cannot be asked.
 pub async fn fees_sat(net: &Cluster) -> u64 {
     net.on_chain().await.expect("the chain can be asked").fees.to_sat()
+}
+
+/// Mines a block in which the coins of `txid`, a transaction of `name`'s, go back to its wallet by
+/// another one: what a copy of the same wallet would do elsewhere.
+///
+/// # Panics
+///
+/// If the wallet does not know the transaction.
+pub async fn double_spend(net: &Cluster, name: &str, txid: Txid) {
+    let node = net.node(name);
+    let beaten = node.wallet.previous_transaction(OutPoint { txid, vout: 0 }).expect("known");
+    let coins: Vec<OutPoint> = beaten.input.iter().map(|input| input.previous_output).collect();
+    let amount: Amount = coins
+        .iter()
+        .map(|coin| {
+            node.wallet
+                .previous_transaction(*coin)
+                .expect("known")
+                .tx_out(coin.vout as usize)
+                .expect("it is there")
+                .value
+        })
+        .sum();
+    let (address, ticket) = node.wallet.new_address();
+    node.committer.durable(ticket).await.expect("the store works");
+    let unsigned = Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: coins
+            .into_iter()
+            .map(|previous_output| TxIn { previous_output, ..TxIn::default() })
+            .collect(),
+        output: vec![TxOut {
+            value: amount - Amount::from_sat(1_000),
+            script_pubkey: address.script_pubkey(),
+        }],
+    };
+    let psbt = Psbt::from_unsigned_tx(unsigned).expect("it is unsigned");
+    let rival = node.wallet.sign_psbt(psbt).expect("the coins are its own");
+    net.chain.mine_exactly(&[rival]).await.expect("the rival is valid");
+    net.synced().await.expect("everybody follows");
 }

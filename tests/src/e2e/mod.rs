@@ -26,7 +26,9 @@ pub use batch::{
     open_unfunded, signed_leaves, signed_tree, signed_tree_of, slots, tree_stays_off_chain,
 };
 pub use burst::{Burst, burst};
-pub use chain::{fees_sat, mine_until, mine_until_swept, mine_until_swept_at, output_of};
+pub use chain::{
+    double_spend, fees_sat, mine_until, mine_until_swept, mine_until_swept_at, output_of,
+};
 pub use disk::{Disks, Image, copy, start_on_disks, wake};
 pub use joined::{
     DEPTH, HUB, batches_in_mempool, clear_end, connect, formed, forming_ended, has_moved, is_left,

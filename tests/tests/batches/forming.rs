@@ -7,13 +7,16 @@ use bitcoin::Amount;
 use channel_contracts::batch::message::{
     DeclineReason, Declined, DropReason, Dropped, Message, Release, Stored,
 };
-use channel_contracts::batch::{Attempt, BatchId, HubPhase, RegistrationId, UserPhase};
+use channel_contracts::batch::{Attempt, BatchId, HubPhase, LeafState, RegistrationId, UserPhase};
 use channel_contracts::musig::TreeSecret;
+use node::chain::BURIED_DEPTH;
 use node::config::Config;
 use node::dev::{Cluster, NodeOptions};
 use node::journal::{BatchEvent, DomainEvent};
 use node::store::{DiskFault, MemoryDisk};
-use tests::e2e::{WAIT, channel_balance, clear_end, conserved, forming_ended, told};
+use tests::e2e::{
+    WAIT, channel_balance, clear_end, conserved, double_spend, forming_ended, mine_heard, told,
+};
 
 use crate::stage::{
     DEPTH, FUNDS_SAT, HUB, USERS, connect, formed, in_mempool, in_time, join, newest, pays,
@@ -183,6 +186,60 @@ pub async fn both_sides_crash_after_the_broadcast_and_go_on(net: &mut Cluster) {
     usable(net, &USERS[..2]).await;
     pays(net, HUB, USERS[0], 1_000_000).await;
     pays(net, USERS[0], USERS[1], 500_000).await;
+}
+
+pub async fn a_batch_whose_transaction_is_double_spent_is_given_up(net: &mut Cluster) {
+    start(net, 2).await;
+    for user in &USERS[..2] {
+        join(net, user).await;
+    }
+    until("the batch transaction", async || {
+        newest(net).await.is_some_and(|batch| batch.phase == HubPhase::Confirming)
+    })
+    .await;
+    in_mempool(net).await;
+    let beaten = newest(net).await.unwrap();
+    double_spend(net, HUB, beaten.txid.unwrap()).await;
+    let hub_view = async || {
+        let batches = net.node(HUB).batches.batches().await;
+        batches.into_iter().find(|batch| batch.batch == beaten.batch).unwrap()
+    };
+    mine_heard(net, BURIED_DEPTH - 2).await;
+    assert_eq!(hub_view().await.phase, HubPhase::Confirming, "the rival may be gone again");
+    net.mine(1).await.unwrap();
+    until("the end of the batch", async || {
+        hub_view().await.phase == HubPhase::Failed { reason: DropReason::Conflict }
+    })
+    .await;
+    for user in &USERS[..2] {
+        until("word of it", async || {
+            wish(net, user).await.state == UserPhase::Leaf(LeafState::Dropped)
+        })
+        .await;
+    }
+    let hub = net.node(HUB);
+    net.wait("closed channels", WAIT, || hub.lightning.channels().is_empty()).await.unwrap();
+    assert_eq!(hub.wallet.holds(), []);
+    assert!(!net.chain.knows(beaten.txid.unwrap()).await.unwrap());
+    // All are as they were before, and try again.
+    for user in &USERS[..2] {
+        join(net, user).await;
+    }
+    until("another batch transaction", async || {
+        let batches = net.node(HUB).batches.batches().await;
+        batches.iter().any(|batch| batch.phase == HubPhase::Confirming)
+    })
+    .await;
+    in_mempool(net).await;
+    net.mine(DEPTH).await.unwrap();
+    for user in &USERS[..2] {
+        let there = net.node(user);
+        net.wait("a usable channel", WAIT, || there.lightning.channels().iter().any(|c| c.usable))
+            .await
+            .unwrap();
+        pays(net, HUB, user, 1_000_000).await;
+    }
+    conserved(net).await;
 }
 
 pub async fn nonsense_of_a_member_does_not_stop_the_others(net: &mut Cluster) {

@@ -10,6 +10,7 @@ mod withdrawals;
 tests::scenarios! {
     withdrawals::withdrawals_of_many_ride_in_one_transaction
     withdrawals::a_withdrawal_rides_in_the_next_batch
+    withdrawals::a_withdrawal_whose_transaction_is_double_spent_is_given_back
     withdrawals::a_power_cut_while_a_withdrawal_boards_pays_it_once
     withdrawals::a_user_whose_hub_is_gone_claims_by_the_preimage
     withdrawals::a_hub_takes_back_what_a_silent_user_leaves

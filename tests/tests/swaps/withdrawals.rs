@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use bitcoin::Amount;
 use channel_contracts::swap::margins::FINAL_DEPTH;
+use node::chain::BURIED_DEPTH;
 use node::dev::{Cluster, NodeOptions};
 use node::journal::DomainEvent;
 use node::store::MemoryDisk;
 use node::swaps::{SwapState, WithdrawRequest};
 use tests::e2e::{
-    WAIT, connect, conserved, forming_ended, in_time, join, pays, spender, told, usable, wallet_sat,
+    WAIT, channel_balance, connect, conserved, double_spend, forming_ended, in_time, join, pays,
+    spender, told, until, usable, wallet_sat,
 };
 
 use crate::stage::{
@@ -93,6 +95,26 @@ pub async fn a_withdrawal_rides_in_the_next_batch(net: &mut Cluster) {
     stands(net, HUB, id, &[SwapState::Done]).await;
     usable(net, &["ben"]).await;
     pays(net, HUB, "ben", 1_000_000).await;
+    conserved(net).await;
+}
+
+pub async fn a_withdrawal_whose_transaction_is_double_spent_is_given_back(net: &mut Cluster) {
+    start(net, &["ada"]).await;
+    let before = channel_balance(net, "ada", HUB);
+    let id = withdraw(net, "ada", SWAP_SAT).await;
+    stands(net, HUB, id, &[SwapState::Funding]).await;
+    net.mine(1).await.unwrap();
+    carried(net, HUB, id).await;
+    double_spend(net, HUB, swap(net, HUB, id).await.carrier.unwrap()).await;
+    // Once the rival is buried, and long before the payment's time is over.
+    ended(net, "ada", id, BURIED_DEPTH + 2).await;
+    for side in [HUB, "ada"] {
+        stands(net, side, id, &[SwapState::Failed]).await;
+    }
+    until("the balance", async || channel_balance(net, "ada", HUB) == before).await;
+    let again = withdraw(net, "ada", SWAP_SAT).await;
+    ended(net, "ada", again, 60).await;
+    stands(net, "ada", again, &[SwapState::Done]).await;
     conserved(net).await;
 }
 

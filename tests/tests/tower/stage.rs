@@ -6,7 +6,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1};
 use bitcoin::{Amount, Network};
 use channel_contracts::tower::Mode;
 use node::config::{Config, TowerConfig};
-use node::dev::Cluster;
+use node::dev::{Cluster, free_port};
 use node::environment::OsEntropy;
 use node::keys::{Keys, RecoveryPhrase, WordCount};
 use node::node::tower::TowerProcess;
@@ -38,7 +38,8 @@ impl Raised {
         let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
         let keys = Arc::new(Keys::in_memory(Network::Regtest, &phrase, ""));
         let household = (Vec::new(), 0);
-        let (disk, address) = (MemoryDisk::new(), "127.0.0.1:0".to_owned());
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let disk = MemoryDisk::new();
         let mut tower = Self { process: None, keys, disk, household, address };
         tower.start(net).await;
         tower
@@ -59,7 +60,6 @@ impl Raised {
         };
         let environment = net.chain.environment(Arc::new(self.disk.open()));
         let process = TowerProcess::start(&config, &self.keys, environment).await.unwrap();
-        self.address.clone_from(&process.address);
         self.process = Some(process);
     }
 

@@ -7,10 +7,8 @@ use channel_contracts::musig::{ReclaimPlan, ReclaimPolicy};
 use channel_contracts::tree::shape::Child;
 use channel_contracts::tree::{BatchTree, UserSlot};
 
+use crate::chain::BURIED_DEPTH;
 use crate::chain::virtual_confirmation::NodeSpend;
-
-/// Confirmations after which a spend stays as far as we are concerned.
-pub(super) const BURIED_DEPTH: u32 = 6;
 
 /// A tree and what blocks say of its node outputs. Its root is in a block.
 pub(super) struct TreeOnChain<'a> {

@@ -335,8 +335,7 @@ impl VirtualBatch {
 
     /// Reads every record.
     pub(super) fn load(committer: &Committer) -> Result<Vec<Self>, StoreError> {
-        let (from, to) = Table::VirtualBatch.range();
-        let values = committer.scan(&from, &to, usize::MAX / 2)?;
+        let values = committer.scan_all(Table::VirtualBatch, [])?;
         values.into_iter().map(|(_, value)| Self::read(committer, &value)).collect()
     }
 

@@ -120,8 +120,7 @@ impl JusticeLog {
         to_self_delay: u16,
     ) -> Result<Self, StoreError> {
         let mut inner = Inner::default();
-        let (from, to) = Table::Revocable.range();
-        for (key, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (key, value) in committer.scan_all(Table::Revocable, [])? {
             let (channel, revocable) =
                 decode_revocable(&key, &value).ok_or_else(|| corrupt(Table::Revocable, &key))?;
             inner.revocable.entry(channel).or_default().push(revocable);

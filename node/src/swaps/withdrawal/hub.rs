@@ -152,6 +152,10 @@ impl Swaps {
         let mut happened = false;
         let is_held = life.machine().is_some_and(|m| m.phase() == HubWithdrawalPhase::Held);
         let may_depart = is_held && (swap.boarded || !self.have_departed.load(Ordering::Relaxed));
+        let is_beaten = life.carrier.is_some_and(|txid| self.parts.wallet.is_beaten(txid));
+        if is_beaten && found.is_none() {
+            happened |= life.take(id, HubWithdrawalInput::Conflicted);
+        }
         for input in inputs(life, payment.as_ref(), found.as_ref(), best) {
             // What is, or may be, in a batch transaction is not given up before that has departed.
             let is_end =

@@ -257,7 +257,8 @@ impl Towers {
     }
 }
 
-enum Undelivered {
+/// Why a tower has not taken what it is to have.
+pub(super) enum Undelivered {
     Link(LinkFailure),
     Store(StoreError),
 }

@@ -14,6 +14,7 @@ use bitcoin::{Amount, OutPoint};
 use channel_contracts::tower::BatchWatch;
 use tokio::time::Instant;
 
+use super::deliver::Undelivered;
 use super::link::{LinkFailure, TowerLink};
 use super::record::TowerRecord;
 use super::service::{Towers, in_time};
@@ -48,10 +49,10 @@ impl Towers {
             for tower in trusted {
                 match self.compare(&tower, &leaves).await {
                     Ok(()) => {}
-                    Err(Failure::Store(error)) => {
+                    Err(Undelivered::Store(error)) => {
                         return tracing::error!(%error, "towers hear of no paths any more");
                     }
-                    Err(Failure::Link(failure)) => {
+                    Err(Undelivered::Link(failure)) => {
                         tracing::warn!(tower = %tower.tower, %failure, "tower has not taken a path");
                         self.note(&tower.tower, Some(failure.to_string()));
                         resting.insert(tower.tower, Instant::now());
@@ -67,11 +68,10 @@ impl Towers {
     ///
     /// If the store cannot be read.
     pub fn guarded_paths(&self, tower: &PublicKey) -> Result<BTreeSet<OutPoint>, StoreError> {
-        let (from, to) = Table::GuardedPath.range();
         let own = tower.serialize();
         let funding =
             |key: &[u8]| deserialize(Table::GuardedPath.rest(key)?.strip_prefix(&own[..])?).ok();
-        let pairs = self.parts.committer.scan(&from, &to, usize::MAX / 2)?;
+        let pairs = self.parts.committer.scan_all(Table::GuardedPath, own)?;
         Ok(pairs.iter().filter_map(|(key, _)| funding(key)).collect())
     }
 
@@ -88,7 +88,7 @@ impl Towers {
     }
 
     /// Brings one tower up to date. What it refuses holds up nothing else.
-    async fn compare(&self, tower: &TowerRecord, leaves: &[LiveLeaf]) -> Result<(), Failure> {
+    async fn compare(&self, tower: &TowerRecord, leaves: &[LiveLeaf]) -> Result<(), Undelivered> {
         let known = self.guarded_paths(&tower.tower)?;
         let live: BTreeSet<OutPoint> = leaves.iter().map(|leaf| leaf.funding).collect();
         if live == known {
@@ -117,7 +117,9 @@ impl Towers {
                 budget: Amount::from_sat(budget_sat),
             };
             match self.watch(&*link, &tower.tower, leaf.funding, &watch).await {
-                Err(Failure::Link(failure @ LinkFailure::Refused(_))) => refused = Some(failure),
+                Err(Undelivered::Link(failure @ LinkFailure::Refused(_))) => {
+                    refused = Some(failure)
+                }
                 outcome => outcome?,
             }
         }
@@ -133,7 +135,7 @@ impl Towers {
         tower: &PublicKey,
         funding: OutPoint,
         watch: &BatchWatch,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Undelivered> {
         let secret = self.parts.secrets.client(tower);
         let client = secret.public_key(&self.secp);
         let encoded = watch.encode();
@@ -156,7 +158,7 @@ impl Towers {
         link: &dyn TowerLink,
         tower: &PublicKey,
         funding: OutPoint,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Undelivered> {
         let secret = self.parts.secrets.client(tower);
         let client = secret.public_key(&self.secp);
         let message = request_hash(UNWATCH_DOMAIN, tower, &serialize(&funding));
@@ -169,23 +171,6 @@ impl Towers {
         writes.delete(key(tower, funding));
         let _said_again_after_a_crash = self.parts.committer.enqueue(writes);
         Ok(())
-    }
-}
-
-enum Failure {
-    Link(LinkFailure),
-    Store(StoreError),
-}
-
-impl From<LinkFailure> for Failure {
-    fn from(failure: LinkFailure) -> Self {
-        Self::Link(failure)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
     }
 }
 

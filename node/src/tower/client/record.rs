@@ -53,8 +53,7 @@ impl TowerRecord {
 
 /// Reads the towers of this node.
 pub(super) fn load(committer: &Committer) -> Result<Vec<TowerRecord>, StoreError> {
-    let (from, to) = Table::Guarding.range();
-    let pairs = committer.scan(&from, &to, usize::MAX / 2)?;
+    let pairs = committer.scan_all(Table::Guarding, [])?;
     pairs.iter().map(|(_, value)| decode(Table::Guarding, value)).collect()
 }
 

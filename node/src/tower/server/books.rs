@@ -72,8 +72,7 @@ impl Books {
     /// If the store cannot be read.
     pub fn load(committer: &Committer) -> Result<Self, StoreError> {
         let mut books = Books::default();
-        let (from, to) = Table::TowerClient.range();
-        for (key, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (key, value) in committer.scan_all(Table::TowerClient, [])? {
             let account: Account = decode(Table::TowerClient, &value)?;
             let rest = Table::TowerClient.rest(&key).unwrap_or_default();
             let client = PublicKey::from_slice(rest)
@@ -81,8 +80,7 @@ impl Books {
             books.clients.insert(account.number, client);
             books.accounts.insert(client, account);
         }
-        let (from, to) = Table::TowerChannel.range();
-        for (_, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (_, value) in committer.scan_all(Table::TowerChannel, [])? {
             let StoredChannel { client, tag, channel } = decode(Table::TowerChannel, &value)?;
             let tag = ChannelTag(tag);
             books.owners.insert(channel.number, (client, tag));

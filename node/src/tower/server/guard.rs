@@ -119,9 +119,8 @@ impl Guard {
     /// If the store cannot be read.
     pub fn open(parts: GuardParts) -> Result<Self, StoreError> {
         let secp = Secp256k1::new();
-        let (from, to) = Table::TowerBreach.range();
         let mut breaches = BTreeMap::new();
-        for (_, value) in parts.committer.scan(&from, &to, usize::MAX / 2)? {
+        for (_, value) in parts.committer.scan_all(Table::TowerBreach, [])? {
             let mut breach = record::get(&value)?;
             breach.refresh(&secp);
             breaches.insert((breach.txid(), breach.number), breach);

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::serialize;
-use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::psbt::Psbt;
 use bitcoin::{Amount, FeeRate, OutPoint, Sequence, Transaction, TxIn, TxOut, Weight};
 use channel_contracts::justice::{FeeRider, PenaltyPair, combine};
@@ -159,8 +158,5 @@ impl Purse {
 
 /// For whom the coin of an answer that takes `outpoint` first is held: the same after a restart.
 fn owner_of(outpoint: OutPoint) -> Owner {
-    let mut engine = sha256::Hash::engine();
-    engine.input(b"tributary/tower/purse");
-    engine.input(&serialize(&outpoint));
-    Owner::Claim(sha256::Hash::from_engine(engine).to_byte_array())
+    Owner::claim("tributary/tower/purse", &serialize(&outpoint))
 }

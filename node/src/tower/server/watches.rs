@@ -119,9 +119,8 @@ impl Watches {
         chain: Arc<dyn ChainSource>,
         household: Household,
     ) -> Result<Self, StoreError> {
-        let (from, to) = Table::TowerWatch.range();
         let mut kept = BTreeMap::new();
-        for (_, value) in committer.scan(&from, &to, usize::MAX / 2)? {
+        for (_, value) in committer.scan_all(Table::TowerWatch, [])? {
             let record: Record = decode(Table::TowerWatch, &value)?;
             let corrupt = |why: String| StoreError::Corrupt(format!("watch of a path: {why}"));
             let watch =

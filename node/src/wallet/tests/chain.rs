@@ -103,6 +103,38 @@ fn an_address_is_durable_with_its_ticket_and_never_given_twice() {
 }
 
 #[test]
+fn a_transaction_and_its_child_are_beaten_once_a_rival_is_buried() {
+    let mut world = World::new();
+    world.deposit(&[100_000]);
+    let ours = world.wallet.build_funding(&funding(50_000, 0)).unwrap().transaction;
+    let _ = world.wallet.apply_unconfirmed(&ours);
+    let mut child = world.payment(&[40_000]);
+    child.input[0].previous_output = OutPoint { txid: ours.compute_txid(), vout: 0 };
+    let _ = world.wallet.apply_unconfirmed(&child);
+    let mut rival = ours.clone();
+    rival.output.truncate(1);
+    let is_beaten = |world: &World| {
+        assert!(!world.wallet.is_beaten(rival.compute_txid()));
+        let [ours, child] = [&ours, &child].map(|tx| world.wallet.is_beaten(tx.compute_txid()));
+        assert_eq!(ours, child);
+        ours
+    };
+    assert!(!is_beaten(&world), "nothing has confirmed");
+    world.mine(vec![rival.clone()]);
+    for depth in 1..6 {
+        assert!(!is_beaten(&world), "a rival at depth {depth} may go again");
+        world.mine(vec![]);
+    }
+    assert!(is_beaten(&world));
+    world.committer.cycle().unwrap();
+    world.restart();
+    assert!(is_beaten(&world));
+    let fork = BlockRef { height: 1, hash: world.blocks[1].block_hash() };
+    world.wallet.blocks_disconnected(fork).unwrap();
+    assert!(!is_beaten(&world), "its block is gone");
+}
+
+#[test]
 fn reorg_takes_a_deposit_back() {
     let mut world = World::new();
     world.deposit(&[100_000]);
