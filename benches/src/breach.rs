@@ -22,6 +22,8 @@ use crate::Failure;
 const CAPACITY: Amount = Amount::from_sat(1_000_000);
 const FEE: Amount = Amount::from_sat(500);
 const DELAY: u16 = 144;
+/// The channel of all appointments.
+const CHANNEL: ChannelTag = ChannelTag([7; 16]);
 /// Bytes of a blind remedy's blob without HTLCs at three feerates.
 const BLOB: usize = 350;
 /// How long an answer is waited for.
@@ -103,7 +105,8 @@ impl Breach {
         let levels = FeeLevels::default();
         let remedy = Remedy::blind(secp, self.state.clone(), sweep, &levels, &self.secret)?;
         let locator = Locator::of(self.commitment.compute_txid());
-        Ok(signed(secp, tower, client, sequence, locator, remedy.seal()?))
+        let appointment = Appointment { channel: CHANNEL, sequence, locator, blob: remedy.seal()? };
+        Ok(signed(secp, tower, client, appointment))
     }
 
     /// Mines the commitment, and returns how long the penalty took into the mempool, ms.
@@ -142,12 +145,7 @@ impl Breach {
 }
 
 /// An appointment of the usual size for a transaction that will never be.
-pub fn filler(
-    secp: &Secp256k1<All>,
-    tower: PublicKey,
-    client: &SecretKey,
-    number: u64,
-) -> SignedAppointment {
+pub fn appointment(number: u64) -> Appointment {
     let noise = |part: u64| {
         let bytes = [number.to_be_bytes(), part.to_be_bytes()].concat();
         sha256::Hash::hash(&bytes).to_byte_array()
@@ -156,19 +154,26 @@ pub fn filler(
     let mut blob = vec![1, 0];
     blob.extend((0..).flat_map(noise).take(BLOB - blob.len()));
     let blob = SealedBlob::decode(&blob).expect("a blob is noise to whoever cannot open it");
-    let txid = Txid::from_byte_array(noise(u64::MAX));
-    signed(secp, tower, client, number + 1, Locator::of(txid), blob)
+    let locator = Locator::of(Txid::from_byte_array(noise(u64::MAX)));
+    Appointment { channel: CHANNEL, sequence: number + 1, locator, blob }
+}
+
+/// [`appointment`], as `client` hands it over.
+pub fn filler(
+    secp: &Secp256k1<All>,
+    tower: PublicKey,
+    client: &SecretKey,
+    number: u64,
+) -> SignedAppointment {
+    signed(secp, tower, client, appointment(number))
 }
 
 fn signed(
     secp: &Secp256k1<All>,
     tower: PublicKey,
     client: &SecretKey,
-    sequence: u64,
-    locator: Locator,
-    blob: SealedBlob,
+    appointment: Appointment,
 ) -> SignedAppointment {
-    let appointment = Appointment { channel: ChannelTag([7; 16]), sequence, locator, blob };
     let signature = secp.sign_ecdsa(&appointment.message_hash(&tower), client);
     SignedAppointment { appointment, signature }
 }

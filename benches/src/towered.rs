@@ -22,6 +22,8 @@ use tokio::time::Instant;
 use crate::Failure;
 use crate::line::{Line, Until};
 
+/// A block every so often, in all rounds alike.
+const BLOCK_PERIOD: Duration = Duration::from_secs(10);
 /// How long the tower may take to get what it missed.
 const CATCH_UP: Duration = Duration::from_secs(1_800);
 
@@ -67,6 +69,8 @@ struct Figures {
 /// If a node or the tower does not do its part.
 pub async fn measure(args: &Args) -> Result<(), Failure> {
     let line = Line::start(2, args.amount_msat).await?;
+    // A channel that is renewed on the way waits for blocks.
+    line.mine_every(BLOCK_PERIOD);
     let dir = tempfile::tempdir()?;
     let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
     let keys = Arc::new(Keys::in_memory(Network::Regtest, &phrase, ""));

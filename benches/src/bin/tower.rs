@@ -8,15 +8,18 @@
 //! and check the receipts. An appointment is what a blind tower gets for a state without HTLCs at
 //! three feerates, to the byte; all but one hold noise instead of signatures, which the tower could
 //! not tell. The tower is started again over all of them, looks up blocks, and answers one breach.
+//!
+//! Of many millions most are there before the clients come: put into the tower's ledger as it
+//! would put them itself, without anybody's signature.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use benches::Failure;
-use benches::breach::{Breach, filler};
+use benches::breach::{Breach, appointment, filler};
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{Network, Txid, hashes::Hash};
-use channel_contracts::tower::Locator;
+use channel_contracts::tower::{Appointment, Locator};
 use clap::Parser;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use node::config::{Config, TowerConfig};
@@ -27,7 +30,7 @@ use node::node::tower::TowerProcess;
 use node::rpc::tower_link::GrpcTowers;
 use node::store::{EngineKind, StoreOptions};
 use node::tower::client::{TowerLink, TowerLinks};
-use node::tower::server::SignedAppointment;
+use node::tower::server::{Entry, SignedAppointment, StoredBlob};
 use serde::Serialize;
 use simnet::bench::machine::peak_rss_bytes;
 use tokio::time::Instant;
@@ -49,6 +52,9 @@ struct Args {
     /// Appointments to store.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     appointments: u64,
+    /// How many of them clients sign and hand over at the end; the others are there before
+    #[arg(long, default_value_t = 1_000_000)]
+    by_clients: u64,
     /// The store's engine.
     #[arg(long, default_value = "fjall", value_parser = ["fjall", "sled"])]
     engine: String,
@@ -60,6 +66,7 @@ struct Args {
 #[derive(Serialize)]
 struct Figures {
     appointments: u64,
+    by_clients: u64,
     engine: String,
     /// Taken, durable and signed for, over gRPC.
     durable_per_second: f64,
@@ -103,7 +110,10 @@ async fn main() -> Result<(), Failure> {
     };
 
     let tower = start().await?;
-    let taken = fill(&tower, args.appointments).await?;
+    let by_clients = args.by_clients.min(args.appointments);
+    let before = args.appointments - by_clients;
+    prepare(&tower, before).await?;
+    let taken = fill(&tower, before, args.appointments).await?;
     let secp = Secp256k1::new();
     let [in_block, in_mempool] = [1, 2].map(|number| Breach::new(&secp, chain, number));
     let (in_block, in_mempool) = (in_block?, in_mempool?);
@@ -132,7 +142,8 @@ async fn main() -> Result<(), Failure> {
     let figures = Figures {
         appointments: args.appointments,
         engine: args.engine.clone(),
-        durable_per_second: args.appointments as f64 / taken.as_secs_f64(),
+        by_clients,
+        durable_per_second: by_clients as f64 / taken.as_secs_f64(),
         disk_bytes_per_appointment: disk as f64 / stored as f64,
         memory_bytes_per_appointment: ledger.index_bytes() as f64 / stored as f64,
         block_lookup_ms,
@@ -146,8 +157,35 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Hands over `count` appointments and returns the time that took, their making left out.
-async fn fill(tower: &TowerProcess, count: u64) -> Result<Duration, Failure> {
+/// Puts appointments 0 to `count` into the ledger.
+async fn prepare(tower: &TowerProcess, count: u64) -> Result<(), Failure> {
+    let client = client(u8::try_from(CLIENTS)?).public_key(&Secp256k1::new());
+    if count > 0 {
+        let link = GrpcTowers.link(tower.tower.key(), &tower.address)?;
+        link.register(client).await?;
+    }
+    let height = tower.tower.guard().height();
+    for chunk in (0..count).step_by(usize::try_from(AT_ONCE)?) {
+        let entries: Vec<Entry> = (chunk..(chunk + AT_ONCE).min(count))
+            .map(|number| {
+                let Appointment { channel, sequence, locator, blob } = appointment(number);
+                let blob = StoredBlob::Sealed(blob).encode();
+                Entry { channel, sequence, locator, blob }
+            })
+            .collect();
+        let added = tower.tower.ledger().add(client, &entries, height)?;
+        if chunk % CHUNK == 0 {
+            tower.committer.durable(added.ticket).await?;
+            eprint!("\r{chunk} of {count} are there before the clients come");
+        }
+    }
+    tower.committer.durable(tower.committer.now()).await?;
+    eprintln!();
+    Ok(())
+}
+
+/// Hands over appointments `from` to `to` and returns the time that took, their making left out.
+async fn fill(tower: &TowerProcess, from: u64, to: u64) -> Result<Duration, Failure> {
     let secp = Secp256k1::new();
     let key = tower.tower.key();
     let mut links: Vec<(SecretKey, Arc<dyn TowerLink>)> = Vec::new();
@@ -158,8 +196,8 @@ async fn fill(tower: &TowerProcess, count: u64) -> Result<Duration, Failure> {
         links.push((client, link));
     }
     let mut taken = Duration::ZERO;
-    for chunk in (0..count).step_by(usize::try_from(CHUNK)?) {
-        let end = (chunk + CHUNK).min(count);
+    for chunk in (from..to).step_by(usize::try_from(CHUNK)?) {
+        let end = (chunk + CHUNK).min(to);
         let requests: Vec<(usize, Vec<SignedAppointment>)> = (chunk..end)
             .step_by(usize::try_from(AT_ONCE)?)
             .map(|first| {
@@ -193,7 +231,12 @@ async fn fill(tower: &TowerProcess, count: u64) -> Result<Duration, Failure> {
             .try_collect::<()>()
             .await?;
         taken += began.elapsed();
-        eprint!("\r{end} of {count} appointments, {:.0}/s", end as f64 / taken.as_secs_f64());
+        let done = end - from;
+        eprint!(
+            "\r{done} of {} appointments, {:.0}/s",
+            to - from,
+            done as f64 / taken.as_secs_f64()
+        );
     }
     eprintln!();
     Ok(taken)

@@ -20,11 +20,17 @@ use secp256k1_musig::{
 
 use super::SchnorrSignature;
 
-/// One party's secret of one tree, or of one swap. Prints as `[redacted]`.
+/// One party's secret of one tree, or of one swap. Prints as `[redacted]` and is erased when dropped.
 ///
 /// Fresh for each attempt and used for nothing else, so that its owner can hand it over.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TreeSecret(SecretKey);
+
+impl Drop for TreeSecret {
+    fn drop(&mut self) {
+        self.0.non_secure_erase();
+    }
+}
 
 impl fmt::Debug for TreeSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,8 +157,15 @@ impl AggregateKey {
     }
 }
 
-/// The secret of a node output, in the hands of one who holds every cosigner's secret.
+/// The secret of a node output, in the hands of one who holds every cosigner's secret. Erased when
+/// dropped.
 pub struct AggregateSecret(Keypair);
+
+impl Drop for AggregateSecret {
+    fn drop(&mut self) {
+        self.0.non_secure_erase();
+    }
+}
 
 impl fmt::Debug for AggregateSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

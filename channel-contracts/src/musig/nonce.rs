@@ -16,6 +16,7 @@ use secp256k1_musig::Keypair;
 use secp256k1_musig::musig::{
     PartialSignature, PublicNonce, SecretNonce, Session, SessionSecretRand, new_nonce_pair,
 };
+use zeroize::Zeroizing;
 
 use super::key::{AggregateKey, TreeSecret, tagged};
 
@@ -23,12 +24,12 @@ use super::key::{AggregateKey, TreeSecret, tagged};
 ///
 /// It is moved into the session. Whoever makes two seeds from the same bytes breaks the rule
 /// this type stands for.
-pub struct NonceSeed([u8; 32]);
+pub struct NonceSeed(Zeroizing<[u8; 32]>);
 
 impl NonceSeed {
     /// Takes random bytes that nothing else has used or will use.
     pub fn from_fresh_randomness(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
     }
 }
 
@@ -57,7 +58,7 @@ impl OneTimeNonce {
         message: &[u8; 32],
     ) -> (Self, PublicNonce) {
         let place = place.to_be_bytes();
-        let random = tagged("tributary/tree-nonce", &[&seed.0, &place]);
+        let random = tagged("tributary/tree-nonce", &[seed.0.as_slice(), &place]);
         let (nonce, public) = new_nonce_pair(
             SessionSecretRand::assume_uniformly_random(random),
             Some(key.cache()),

@@ -28,8 +28,14 @@ use crate::tree::{BatchTree, Child, UserSlot};
 /// A cooperative close of a channel to one P2WPKH output, in vB.
 pub const CLOSING_VB: u64 = 138;
 
-/// The hub's secret behind `S`. Prints as `[redacted]`.
+/// The hub's secret behind `S`. Prints as `[redacted]` and is erased when dropped.
 pub struct SweepSecret(Keypair);
+
+impl Drop for SweepSecret {
+    fn drop(&mut self) {
+        self.0.non_secure_erase();
+    }
+}
 
 impl fmt::Debug for SweepSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

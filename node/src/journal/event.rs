@@ -141,7 +141,14 @@ pub enum PaymentEvent {
         description: Option<String>,
     },
     /// The receiver has it; the preimage proves it.
-    Succeeded { id: PaymentId, preimage: Preimage, amount_msat: u64, fee_msat: u64 },
+    Succeeded {
+        id: PaymentId,
+        preimage: Preimage,
+        amount_msat: u64,
+        fee_msat: u64,
+        #[serde(default)]
+        parts: u32,
+    },
     /// No part of it can arrive any more.
     Failed { id: PaymentId, reason: FailureReason },
     /// Somebody's payment waits for our word: a hold invoice.
@@ -155,7 +162,13 @@ pub enum PaymentEvent {
         keysend: bool,
     },
     /// The payment is ours.
-    Received { id: PaymentId, hash: PaymentHash, amount_msat: u64 },
+    Received {
+        id: PaymentId,
+        hash: PaymentHash,
+        amount_msat: u64,
+        #[serde(default)]
+        parts: u32,
+    },
     /// We gave a payment back.
     Returned { id: PaymentId, hash: PaymentHash, amount_msat: u64, why: String },
     /// We forwarded a payment.

@@ -9,6 +9,7 @@ use lightning::ln::script::ShutdownScript;
 use lightning::util::config::ChannelConfigUpdate;
 use lightning::util::errors::APIError;
 
+use super::balances::balances;
 use super::room::Lightning;
 use super::splice::{MonitorWeight, PendingSplice, pending_splice, splice_out_max_sat};
 use super::types::{ChannelId, ChannelRef, NodeId, PaymentHash};
@@ -503,63 +504,6 @@ fn claim(balance: &Balance) -> Claimable {
     };
     Claimable { kind, amount_sat, height, hash: hash.map(Into::into) }
 }
-
-/// What each side owns, msat: ours, then the counterparty's. HTLCs in flight belong to neither.
-///
-/// LDK shows capacities, which are balances less the reserve, never below zero, and less the
-/// anchors' value on the opener's side. A side above its reserve gives its balance away exactly;
-/// the rest of the channel is the other side's.
-///
-/// While a splice is pending LDK shows the lower of both fundings' capacities: the side it takes
-/// from seems to have less already, and the other side's figure is the one to go by.
-fn balances(details: &ChannelDetails) -> (u64, u64) {
-    let anchors_msat = match &details.channel_type {
-        Some(features) if features.supports_anchor_zero_fee_commitments() => 0,
-        // BOLT 3: two anchors of 330 sat, paid by the opener.
-        Some(features) if features.supports_anchors_zero_fee_htlc_tx() => 660_000,
-        _ => 0,
-    };
-    let in_flight: u64 = details
-        .pending_inbound_htlcs
-        .iter()
-        .map(|htlc| htlc.amount_msat)
-        .chain(details.pending_outbound_htlcs.iter().map(|htlc| htlc.amount_msat))
-        .sum();
-    let settled = (details.channel_value_satoshis * 1_000).saturating_sub(in_flight);
-    let splice = pending_splice(details).filter(|splice| splice.txid.is_some());
-    let leaving = splice.and_then(|splice| {
-        let after = splice.capacity_sat?;
-        let gone = details.channel_value_satoshis.checked_sub(after)?;
-        Some((splice.fee_sat.is_some(), gone, after))
-    });
-    // What to add to a side's capacity: its reserve, and what a splice takes from it.
-    let kept = |reserve: u64, ours: bool| match leaving {
-        // BOLT 2: after a splice the reserve is a hundredth of the new capacity.
-        Some((from_us, gone, after)) if from_us == ours && reserve > 0 => {
-            gone + (after / 100).max(MIN_DUST_LIMIT_SAT)
-        }
-        Some((from_us, gone, _)) if from_us == ours => gone,
-        _ => reserve,
-    };
-    let by_ours = match leaving {
-        Some((true, ..)) => details.inbound_capacity_msat == 0,
-        _ => details.outbound_capacity_msat > 0,
-    };
-    if by_ours {
-        let kept = kept(details.unspendable_punishment_reserve.unwrap_or(0), true);
-        let anchors = if details.is_outbound { anchors_msat } else { 0 };
-        let local = details.outbound_capacity_msat + kept * 1_000 + anchors;
-        (local, settled.saturating_sub(local))
-    } else {
-        let kept = kept(details.counterparty.unspendable_punishment_reserve, false);
-        let anchors = if details.is_outbound { 0 } else { anchors_msat };
-        let remote = details.inbound_capacity_msat + kept * 1_000 + anchors;
-        (settled.saturating_sub(remote), remote)
-    }
-}
-
-/// LDK's dust limit, the least a reserve can be.
-const MIN_DUST_LIMIT_SAT: u64 = 354;
 
 fn pending_balance(balance: &Balance) -> PendingBalance {
     let (waits_for, height) = match balance {

@@ -157,8 +157,15 @@ pub(super) fn process_events(parts: &Parts, handler: &dyn EventHandler) {
         }
         if let Some(mut said) = translate(&event) {
             closed::correct(parts, &event, &mut said);
-            if let LightningEvent::Failed { id, temporary, .. } = &mut said {
-                *temporary = parts.temporary_failures.lock().remove(id);
+            match &mut said {
+                LightningEvent::Failed { id, temporary, .. } => {
+                    *temporary = parts.temporary_failures.lock().remove(id);
+                    parts.router.parts().end((*id).into());
+                }
+                LightningEvent::Sent { id, parts: count, .. } => {
+                    *count = parts.router.parts().end((*id).into()).unwrap_or(0);
+                }
+                _ => {}
             }
             handler.handle(said);
         }
@@ -214,8 +221,11 @@ fn handle_in_room(parts: &Parts, event: &Event) {
             failure,
             ..
         } => {
-            if let (Some(id), false) = (payment_id, payment_failed_permanently) {
-                parts.temporary_failures.lock().insert((*id).into());
+            if let Some(id) = payment_id {
+                parts.router.parts().failed(*id);
+                if !payment_failed_permanently {
+                    parts.temporary_failures.lock().insert((*id).into());
+                }
             }
             if let PathFailure::OnPath { network_update: Some(update) } = failure {
                 parts.graph.handle_network_update(update);

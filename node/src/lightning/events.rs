@@ -65,11 +65,18 @@ pub enum LightningEvent {
         parts: u32,
     },
     /// A payment is ours.
-    Claimed { hash: PaymentHash, amount_msat: u64 },
+    Claimed { hash: PaymentHash, amount_msat: u64, parts: u32 },
     /// HTLCs of our payments have left their channels: there is room for others.
     HtlcsEnded,
     /// Our payment reached its receiver.
-    Sent { id: PaymentId, preimage: Preimage, amount_msat: Option<u64>, fee_msat: Option<u64> },
+    /// `parts` is 0 where it is not known: it was sent before a restart.
+    Sent {
+        id: PaymentId,
+        preimage: Preimage,
+        amount_msat: Option<u64>,
+        fee_msat: Option<u64>,
+        parts: u32,
+    },
     /// Our payment failed for good; no part of it can still succeed.
     /// `temporary`: an attempt failed on the way for a reason that passes, a full channel say.
     Failed { id: PaymentId, reason: FailureReason, temporary: bool },
@@ -296,15 +303,18 @@ pub(super) fn translate(event: &Event) -> Option<LightningEvent> {
             claim_deadline: *claim_deadline,
             parts: u32::try_from(receiving_channel_ids.len()).unwrap_or(u32::MAX),
         },
-        Event::PaymentClaimed { payment_hash, amount_msat, .. } => {
-            LightningEvent::Claimed { hash: (*payment_hash).into(), amount_msat: *amount_msat }
-        }
+        Event::PaymentClaimed { payment_hash, amount_msat, htlcs, .. } => LightningEvent::Claimed {
+            hash: (*payment_hash).into(),
+            amount_msat: *amount_msat,
+            parts: u32::try_from(htlcs.len()).unwrap_or(u32::MAX),
+        },
         Event::PaymentSent { payment_id, payment_preimage, amount_msat, fee_paid_msat, .. } => {
             LightningEvent::Sent {
                 id: (*payment_id)?.into(),
                 preimage: (*payment_preimage).into(),
                 amount_msat: *amount_msat,
                 fee_msat: *fee_paid_msat,
+                parts: 0,
             }
         }
         Event::PaymentFailed { payment_id, reason, .. } => LightningEvent::Failed {

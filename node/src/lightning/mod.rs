@@ -4,6 +4,7 @@
 //! Read `gate.rs` first: it keeps the one rule on which the node's safety rests. `build.rs` is
 //! the assembly, `driver.rs` the loop, `persist.rs` what lands in the store.
 
+mod balances;
 mod batch_messages;
 mod build;
 mod chain;

@@ -47,6 +47,8 @@ pub enum Input {
         amount_msat: Option<u64>,
         /// What it cost, msat, where LDK knows.
         fee_msat: Option<u64>,
+        /// In how many parts it arrived; 0 where that is not known.
+        parts: u32,
     },
     /// LDK says it failed, or refused to start it.
     SendFailed {
@@ -84,6 +86,8 @@ pub enum Input {
         hash: PaymentHash,
         /// What we got, msat.
         amount_msat: u64,
+        /// In how many parts it came.
+        parts: u32,
     },
 }
 
@@ -169,7 +173,7 @@ pub fn decide(
                 effects: vec![Effect::Send(id)],
             }),
         },
-        Input::Sent { preimage, amount_msat, fee_msat } => match (state, record) {
+        Input::Sent { preimage, amount_msat, fee_msat, parts } => match (state, record) {
             (Some(PaymentState::Succeeded), _) => Ok(Decision::default()),
             (Some(state @ PaymentState::Failed), _) => Err(Rejection::Contradiction { state }),
             (_, record) => Ok(Decision {
@@ -178,6 +182,7 @@ pub fn decide(
                     preimage,
                     amount_msat: amount_msat.or(record.map(|r| r.amount_msat)).unwrap_or(0),
                     fee_msat: fee_msat.unwrap_or(0),
+                    parts,
                 }],
                 effects: Vec::new(),
             }),
@@ -224,10 +229,10 @@ pub fn decide(
             Some(record) => Err(Rejection::WrongState { state: record.state }),
             None => Err(Rejection::NotHeld),
         },
-        Input::Claimed { hash, amount_msat } => match state {
+        Input::Claimed { hash, amount_msat, parts } => match state {
             Some(PaymentState::Succeeded) => Ok(Decision::default()),
             _ => Ok(Decision {
-                events: vec![PaymentEvent::Received { id, hash, amount_msat }],
+                events: vec![PaymentEvent::Received { id, hash, amount_msat, parts }],
                 effects: Vec::new(),
             }),
         },
@@ -342,7 +347,7 @@ mod tests {
     }
 
     fn sent() -> Input {
-        Input::Sent { preimage: PREIMAGE, amount_msat: Some(1_000), fee_msat: Some(3) }
+        Input::Sent { preimage: PREIMAGE, amount_msat: Some(1_000), fee_msat: Some(3), parts: 2 }
     }
 
     fn failed() -> Input {
@@ -379,6 +384,7 @@ mod tests {
         let (record, effects) = run(vec![pay(), sent(), sent()]);
         let record = record.unwrap();
         assert_eq!((record.state, record.fee_msat), (PaymentState::Succeeded, 3));
+        assert_eq!(record.parts, 2);
         assert_eq!((record.direction, record.kind), (Direction::Outbound, PaymentKind::Bolt11));
         assert_eq!(effects, vec![Effect::Send(ID)]);
     }
@@ -416,7 +422,7 @@ mod tests {
 
     #[test]
     fn an_invoice_is_taken_once() {
-        let claimed = Input::Claimed { hash: PREIMAGE.hash(), amount_msat: 500 };
+        let claimed = Input::Claimed { hash: PREIMAGE.hash(), amount_msat: 500, parts: 1 };
         let (record, effects) =
             run(vec![claimable(Some(PREIMAGE), true), claimed, claimable(Some(PREIMAGE), true)]);
         assert_eq!(record.unwrap().state, PaymentState::Succeeded);

@@ -72,6 +72,9 @@ pub struct PaymentRecord {
     pub amount_msat: u64,
     /// What it cost beyond that, msat; 0 until it succeeded.
     pub fee_msat: u64,
+    /// In how many parts it arrived; 0 until it succeeded, and where that is not known.
+    #[serde(default)]
+    pub parts: u32,
     /// The most it may cost, msat.
     pub max_fee_msat: u64,
     /// The most parts it may be split into.
@@ -106,6 +109,7 @@ impl PaymentRecord {
             payee: None,
             amount_msat: 0,
             fee_msat: 0,
+            parts: 0,
             max_fee_msat: 0,
             max_parts: 0,
             retry_seconds: 0,
@@ -179,7 +183,8 @@ impl PaymentRecord {
                 record.retry_seconds = *retry_seconds;
                 record.description.clone_from(description);
             }
-            PaymentEvent::Succeeded { preimage, amount_msat, fee_msat, .. } => {
+            PaymentEvent::Succeeded { preimage, amount_msat, fee_msat, parts, .. } => {
+                record.parts = *parts;
                 record.state = PaymentState::Succeeded;
                 record.preimage = Some(*preimage);
                 record.hash = Some(preimage.hash());
@@ -202,7 +207,8 @@ impl PaymentRecord {
                 record.preimage = Some(*preimage);
                 record.amount_msat = *amount_msat;
             }
-            PaymentEvent::Received { hash, amount_msat, .. } => {
+            PaymentEvent::Received { hash, amount_msat, parts, .. } => {
+                record.parts = *parts;
                 record.state = PaymentState::Succeeded;
                 record.hash = Some(*hash);
                 record.amount_msat = *amount_msat;

@@ -307,10 +307,10 @@ impl Payments {
     /// Hears LDK.
     pub fn handle(&self, event: &LightningEvent) {
         match event {
-            LightningEvent::Sent { id, preimage, amount_msat, fee_msat } => self.feed_own(
-                *id,
-                Input::Sent { preimage: *preimage, amount_msat: *amount_msat, fee_msat: *fee_msat },
-            ),
+            LightningEvent::Sent { id, preimage, amount_msat, fee_msat, parts } => {
+                let (preimage, amount_msat, fee_msat) = (*preimage, *amount_msat, *fee_msat);
+                self.feed_own(*id, Input::Sent { preimage, amount_msat, fee_msat, parts: *parts });
+            }
             LightningEvent::Failed { id, temporary: true, .. }
                 if self.has_time(*id) && self.retries.plan(*id) => {}
             LightningEvent::Failed { id, reason, .. } => {
@@ -333,9 +333,9 @@ impl Payments {
                 );
             }
             LightningEvent::HtlcsEnded => self.let_leave(),
-            LightningEvent::Claimed { hash, amount_msat } => self.feed_own(
+            LightningEvent::Claimed { hash, amount_msat, parts } => self.feed_own(
                 hash.inbound_id(),
-                Input::Claimed { hash: *hash, amount_msat: *amount_msat },
+                Input::Claimed { hash: *hash, amount_msat: *amount_msat, parts: *parts },
             ),
             LightningEvent::Forwarded { fee_msat, amount_msat, claimed_on_chain } => {
                 let event = PaymentEvent::Forwarded {

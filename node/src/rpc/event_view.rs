@@ -89,7 +89,7 @@ fn payment(event: &PaymentEvent, record: Option<&PaymentRecord>) -> Option<v1::P
         PaymentEvent::Claiming { id, hash, amount_msat, .. } => {
             (id, Some(*hash), S::Claiming, *amount_msat)
         }
-        PaymentEvent::Received { id, hash, amount_msat } => {
+        PaymentEvent::Received { id, hash, amount_msat, .. } => {
             (id, Some(*hash), S::Succeeded, *amount_msat)
         }
         PaymentEvent::Returned { id, hash, amount_msat, .. } => {
@@ -302,8 +302,13 @@ mod tests {
 
     #[test]
     fn a_payment_event_says_what_the_event_says_and_not_what_came_later() {
-        let success =
-            PaymentEvent::Succeeded { id: ID, preimage: PREIMAGE, amount_msat: 500, fee_msat: 2 };
+        let success = PaymentEvent::Succeeded {
+            id: ID,
+            preimage: PREIMAGE,
+            amount_msat: 500,
+            fee_msat: 2,
+            parts: 1,
+        };
         let record = PaymentRecord::apply(None, &initiated(), Duration::ZERO);
         let record = PaymentRecord::apply(record, &success, Duration::ZERO).unwrap();
         let begun = payment(&initiated(), Some(&record)).unwrap();

@@ -30,8 +30,7 @@ pub(super) fn payment(record: &PaymentRecord) -> v1::Payment {
         amount_msat: record.amount_msat,
         fee_msat: (outbound && succeeded).then_some(record.fee_msat),
         failure: failure(record),
-        // Not recorded yet.
-        parts: 0,
+        parts: record.parts,
         description: record.description.clone(),
         recipient_node_id: record.payee.map(|payee| payee.serialize().to_vec()),
         payment_request: record.request.as_ref().and_then(|request| match request {
@@ -331,8 +330,13 @@ mod tests {
         assert_eq!((&under_way.preimage, under_way.fee_msat), (&None, None));
         assert_eq!(under_way.resolved_unix_ms, None);
         assert_eq!(under_way.custom_records[0].r#type, 65_537);
-        let done =
-            PaymentEvent::Succeeded { id: ID, preimage: PREIMAGE, amount_msat: 500, fee_msat: 0 };
+        let done = PaymentEvent::Succeeded {
+            id: ID,
+            preimage: PREIMAGE,
+            amount_msat: 500,
+            fee_msat: 0,
+            parts: 1,
+        };
         let done = payment(&record(&[keysend(), done]));
         assert_eq!(done.state(), v1::PaymentState::Succeeded);
         assert_eq!(done.preimage, Some(vec![2; 32]));
@@ -415,7 +419,8 @@ mod tests {
             amount_msat: 500,
             keysend: false,
         };
-        let received = PaymentEvent::Received { id: hash.inbound_id(), hash, amount_msat: 500 };
+        let received =
+            PaymentEvent::Received { id: hash.inbound_id(), hash, amount_msat: 500, parts: 1 };
         let paid = record(&[held(), claiming, received]);
         let settled = invoice(&view(Some(paid), InvoiceState::Settled));
         assert_eq!(settled.preimage, Some(vec![2; 32]));

@@ -51,11 +51,11 @@ pub struct MemoryDisk {
 struct Disk {
     /// What a power cut cannot take.
     durable: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// What readers see: `durable` and then `unsynced`.
-    seen: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Batches written and not synced, oldest first.
+    /// Batches written and not synced, oldest first. Few at a time, most of the time none.
     unsynced: Vec<NetBatch>,
-    /// Bytes of keys and values in `seen`.
+    /// What they come to: readers see it over `durable`.
+    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Bytes of keys and values that readers see.
     bytes: u64,
     capacity_bytes: Option<u64>,
     /// Commits attempted since the disk was made.
@@ -70,6 +70,10 @@ struct Disk {
 
 /// The last write per key, by ascending key.
 type NetBatch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+/// A range of keys.
+type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+const ALL: Range<'static> = (Bound::Unbounded, Bound::Unbounded);
 
 impl MemoryDisk {
     /// Makes an empty disk without faults or limits.
@@ -134,8 +138,8 @@ impl MemoryDisk {
                 set(&mut disk.durable, key, value);
             }
         }
-        disk.seen = disk.durable.clone();
-        disk.bytes = bytes(&disk.seen);
+        disk.pending.clear();
+        disk.bytes = bytes(&disk.durable);
         disk.cuts += 1;
     }
 }
@@ -150,17 +154,24 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    fn collect(&self, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
-        let mut pairs = Vec::new();
-        if from < to {
-            let disk = self.disk.lock();
-            self.check_power(&disk)?;
-            let range = (Bound::Included(from), Bound::Excluded(to));
-            pairs.extend(
-                disk.seen.range::<[u8], _>(range).map(|(key, value)| (key.clone(), value.clone())),
-            );
+    fn collect(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        ascending: bool,
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        if from >= to {
+            return Ok(Vec::new());
         }
-        Ok(pairs)
+        let disk = self.disk.lock();
+        self.check_power(&disk)?;
+        let seen = disk.seen((Bound::Included(from), Bound::Excluded(to)));
+        let own = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
+        Ok(match ascending {
+            true => seen.take(limit).map(own).collect(),
+            false => seen.rev().take(limit).map(own).collect(),
+        })
     }
 
     fn check_power(&self, disk: &Disk) -> Result<(), StoreError> {
@@ -183,20 +194,15 @@ impl Store for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let disk = self.disk.lock();
         self.check_power(&disk)?;
-        Ok(disk.seen.get(key).cloned())
+        Ok(disk.value(key).cloned())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
-        let mut pairs = self.collect(from, to)?;
-        pairs.truncate(limit);
-        Ok(pairs)
+        self.collect(from, to, true, limit)
     }
 
     fn scan_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
-        let mut pairs = self.collect(from, to)?;
-        pairs.reverse();
-        pairs.truncate(limit);
-        Ok(pairs)
+        self.collect(from, to, false, limit)
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
@@ -225,7 +231,7 @@ impl Store for MemoryStore {
     fn snapshot(&self, visit: Visit<'_>) -> Result<(), StoreError> {
         let disk = self.disk.lock();
         self.check_power(&disk)?;
-        disk.seen.iter().try_for_each(|(key, value)| visit(key, value))
+        disk.seen(ALL).try_for_each(|(key, value)| visit(key, value))
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -255,29 +261,55 @@ impl Disk {
         self.bytes = bytes;
         let batch: NetBatch =
             writes.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
-        for (key, value) in &batch {
-            set(&mut self.seen, key.clone(), value.clone());
-        }
         self.unsynced.push(batch);
         let lost = self.syncs_lost_from.is_some_and(|n| self.commits >= n);
-        match fault {
-            Some(DiskFault::FailSync) => return Err(injected("sync")),
-            Some(DiskFault::LoseSync) => return Ok(()),
-            _ if lost => return Ok(()),
-            _ => {}
+        if lost || matches!(fault, Some(DiskFault::FailSync | DiskFault::LoseSync)) {
+            let batch = self.unsynced.last().into_iter().flatten();
+            self.pending.extend(batch.map(|(key, value)| (key.clone(), value.clone())));
+            return match fault {
+                Some(DiskFault::FailSync) => Err(injected("sync")),
+                _ => Ok(()),
+            };
         }
         for (key, value) in self.unsynced.drain(..).flatten() {
             set(&mut self.durable, key, value);
         }
+        self.pending.clear();
         match fault {
             Some(DiskFault::FailAnswer) => Err(injected("answer")),
             _ => Ok(()),
         }
     }
 
+    fn value(&self, key: &[u8]) -> Option<&Vec<u8>> {
+        match self.pending.get(key) {
+            Some(written) => written.as_ref(),
+            None => self.durable.get(key),
+        }
+    }
+
+    /// What readers see of a range, by ascending key.
+    fn seen(
+        &self,
+        range: Range<'_>,
+    ) -> Box<dyn DoubleEndedIterator<Item = (&Vec<u8>, &Vec<u8>)> + '_> {
+        let durable = self.durable.range::<[u8], _>(range);
+        if self.pending.is_empty() {
+            return Box::new(durable);
+        }
+        let mut seen: BTreeMap<_, _> = durable.collect();
+        for (key, value) in self.pending.range::<[u8], _>(range) {
+            match value {
+                Some(value) => seen.insert(key, value),
+                None => seen.remove(key),
+            };
+        }
+        Box::new(seen.into_iter())
+    }
+
     fn bytes_after(&self, writes: &Writes<'_>) -> u64 {
         writes.iter().fold(self.bytes, |bytes, (key, value)| {
-            let old = self.seen.get(*key).map_or(0, |old| key.len() + old.len());
+            let old = self.value(key).map_or(0, |old| key.len() + old.len());
             let new = value.map_or(0, |value| key.len() + value.len());
             bytes - old as u64 + new as u64
         })

@@ -26,6 +26,7 @@ tests::scenarios! {
     expiry::a_late_exit_loses_to_the_sweep
     together::two_batches_confirm_in_one_block
     together::everyone_exits_at_once
+    together::one_coin_is_enough_for_a_mass_exit
     closing::a_close_that_is_cut_off_after_any_message_is_one_for_both
     messages::a_hub_that_crashes_after_any_message_loses_nothing
     messages::a_user_that_crashes_after_any_message_loses_nothing

@@ -1,6 +1,7 @@
 //! Many at once: batches in one block, and everybody at the door.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bitcoin::OutPoint;
 use node::dev::Cluster;
@@ -171,6 +172,49 @@ pub async fn everyone_exits_at_once(net: &mut Cluster) {
     let hub_sat = hub_had + users * (CAPACITY_SAT - PAID_SAT);
     let all_sat = hub_sat + users * (COIN_SAT + PAID_SAT);
     assert_eq!(users_sat + wallet_sat(net, HUB) + fees_sat, all_sat);
+}
+
+/// A hub leaves with all its channels and has one coin for every level and every commitment:
+/// what it pays for one of them waits in change for the next block.
+pub async fn one_coin_is_enough_for_a_mass_exit(net: &mut Cluster) {
+    let mut names = vec![HUB];
+    names.extend(USERS);
+    start(net, &names, |_| {}).await;
+    let capacities_sat = CAPACITY_SAT * USERS.len() as u64;
+    fund(net, HUB, capacities_sat + 4 * COIN_SAT, 1).await;
+    let batch = form(net, HUB, &USERS, CAPACITY_SAT).await;
+    live(net, &batch).await;
+    for user in USERS {
+        pays(net, HUB, user, PAID_SAT * 1_000).await;
+    }
+    let hub = net.node(HUB);
+    assert_eq!(hub.wallet.list_unspent().len(), 1);
+    let had = wallet_sat(net, HUB);
+    let fees_before = fees_sat(net).await;
+    for member in &batch.members {
+        hub.channels.close(member.at_hub, true, None, None).await.unwrap();
+    }
+    let mut blocks = 0;
+    while !all_left(net, &batch).await {
+        settle_down().await;
+        net.mine(1).await.unwrap();
+        blocks += 1;
+        assert!(blocks < 60, "{:#?}", hub.unroller.unrolls());
+    }
+    println!("  with one coin an exit of all takes {blocks} blocks");
+    // With coins for all it takes three.
+    assert!(blocks > 3, "{blocks} blocks");
+    mine_until_swept(net, MOST_BLOCKS / 2).await;
+    conserved(net).await;
+    no_coin_is_held(net);
+    let users_sat: u64 = USERS.iter().map(|user| wallet_sat(net, user)).sum();
+    let fees_sat = fees_sat(net).await - fees_before;
+    assert_eq!(users_sat + wallet_sat(net, HUB) + fees_sat, had + capacities_sat);
+}
+
+/// Time to do what a block made possible.
+async fn settle_down() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 /// Whether every commitment is in a block.

@@ -244,6 +244,7 @@ pub async fn spontaneous_payments_are_taken(net: &mut Cluster) {
         let id = sent.hash.unwrap().inbound_id();
         let taken = received(net, payee, id, PaymentState::Succeeded).await;
         assert_eq!((taken.kind, taken.amount_msat), (PaymentKind::Keysend, amount_msat));
+        assert_eq!((sent.parts, taken.parts), (1, 1));
         moved += amount_msat;
         fees += sent.fee_msat;
     }
@@ -327,6 +328,8 @@ pub async fn a_payment_is_split_over_channels(net: &mut Cluster) {
     let sent = paid(net, "alice", &invoice.invoice, None).await;
     let taken = received(net, "bob", invoice.hash.inbound_id(), PaymentState::Succeeded).await;
     assert_eq!((sent.amount_msat, taken.amount_msat), (amount_msat, amount_msat));
+    assert!(sent.parts >= 2, "{sent:?}");
+    assert_eq!((failed.parts, taken.parts), (0, sent.parts));
     // Each part's fee is rounded down by itself.
     assert!((hub_fee(amount_msat) - 16..=hub_fee(amount_msat)).contains(&sent.fee_msat));
     settled(net).await;

@@ -13,6 +13,7 @@ mod direct;
 mod guide;
 mod hop;
 mod journal;
+mod parts;
 mod paths;
 mod penalties;
 mod request;
@@ -27,10 +28,12 @@ use std::sync::{Arc, RwLock as StdRwLock};
 use bitcoin::secp256k1::{self, PublicKey, Secp256k1};
 use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
 use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channelmanager::PaymentId;
 use lightning::routing::gossip::{NetworkGraph, NodeId, ReadOnlyNetworkGraph};
 use lightning::routing::router::{DefaultRouter, InFlightHtlcs, Route, RouteParameters, Router};
 use lightning::routing::scoring::{ProbabilisticScoringFeeParameters, ScoreUpdate};
 use lightning::sign::{EntropySource, ReceiveAuthKey};
+use lightning::types::payment::PaymentHash;
 use lightning::util::logger::Logger;
 use parking_lot::{Mutex, RwLock};
 
@@ -42,6 +45,7 @@ use penalties::Penalties;
 use request::{Limits, Odd, Question, Terminals};
 
 pub use journal::{Journal, JournalingScorer};
+pub use parts::PartsInFlight;
 pub use penalties::Score;
 pub use snapshot::Snapshot;
 
@@ -108,6 +112,7 @@ pub struct FastRouter<L: Logger, E: EntropySource, S: Score + ScoreUpdate + 'sta
     guides: Mutex<Vec<Arc<Mutex<Guide>>>>,
     desks: Mutex<Vec<Desk>>,
     counters: Counters,
+    parts: PartsInFlight,
 }
 
 /// Memory of one search.
@@ -168,7 +173,13 @@ where
             guides: Mutex::default(),
             desks: Mutex::default(),
             counters: Counters::default(),
+            parts: PartsInFlight::default(),
         }
+    }
+
+    /// The parts of payments under way.
+    pub fn parts(&self) -> &PartsInFlight {
+        &self.parts
     }
 
     /// Counts what may have changed in the graph. Whoever feeds the graph adds to it afterwards.
@@ -346,6 +357,20 @@ where
                 self.ldk.find_route(payer, payment, first_hops, in_flight)
             }
         }
+    }
+
+    fn find_route_with_id(
+        &self,
+        payer: &PublicKey,
+        payment: &RouteParameters,
+        first_hops: Option<&[&ChannelDetails]>,
+        in_flight: InFlightHtlcs,
+        _hash: PaymentHash,
+        id: PaymentId,
+    ) -> Result<Route, &'static str> {
+        let found = self.find_route(payer, payment, first_hops, in_flight);
+        self.parts.routed(id, found.as_ref().map_or(0, |route| route.paths.len()));
+        found
     }
 
     fn create_blinded_payment_paths<T: secp256k1::Signing + secp256k1::Verification>(
