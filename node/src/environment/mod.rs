@@ -9,6 +9,7 @@ mod entropy;
 mod links;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use clock::{Clock, SystemClock, UnixTime};
 pub use entropy::{Entropy, OsEntropy};
@@ -45,5 +46,8 @@ pub enum Committing {
     #[default]
     Thread,
     /// As a task among the others: for a store in memory, and one thread for everything.
-    Inline,
+    Inline {
+        /// How long a batch takes, as on a disk: what comes meanwhile shares it.
+        takes: Duration,
+    },
 }

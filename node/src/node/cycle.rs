@@ -18,7 +18,9 @@ pub(super) fn begin_commits(
     let cycle = Tasks::new();
     match environment.committing {
         Committing::Thread => drop(committer.run_thread()?),
-        Committing::Inline => cycle.spawn("commit", committer.clone().run_task()),
+        Committing::Inline { takes } => {
+            cycle.spawn("commit", committer.clone().run_task(takes));
+        }
     }
     let (others, writer) = (tasks.clone(), committer.clone());
     tasks.spawn("panic watch", async move {

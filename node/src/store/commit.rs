@@ -466,8 +466,9 @@ impl Committer {
     }
 
     /// Runs the cycle as a task, for a store that never blocks, until [`Committer::stop`] or a
-    /// failure of the store.
-    pub async fn run_task(self) {
+    /// failure of the store. Each batch is written `takes` after it was asked for, as if a disk
+    /// took so long: what comes meanwhile shares it.
+    pub async fn run_task(self, takes: Duration) {
         loop {
             let woken = self.shared.work_task.notified();
             let (kicked, stopping, due) = {
@@ -477,6 +478,9 @@ impl Committer {
             let overdue = due.is_some_and(|due| stopping || due <= Instant::now());
             match due {
                 _ if kicked || overdue => {
+                    if !takes.is_zero() {
+                        tokio::time::sleep(takes).await;
+                    }
                     if self.turn(false).is_err() {
                         break;
                     }

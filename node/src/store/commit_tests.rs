@@ -456,7 +456,7 @@ fn lazily() -> (Committer, Arc<Outbox>, tokio::task::JoinHandle<()>) {
     let (_, committer) = on_memory();
     let outbox = Arc::new(Outbox::default());
     committer.set_gate(Arc::clone(&outbox) as Arc<dyn Gate>);
-    let task = tokio::spawn(committer.clone().run_task());
+    let task = tokio::spawn(committer.clone().run_task(Duration::ZERO));
     (committer, outbox, task)
 }
 

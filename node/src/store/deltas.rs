@@ -5,7 +5,8 @@
 //! which it changed must write it. Both the last and the next value are cut into chunks where
 //! their content says so (FastCDC): an insertion moves the cuts around it and leaves all others.
 //! Chunks found in both are anchors, anchors are widened byte by byte, and what is left between
-//! them is the difference. It is one record of the caller's batch. When the differences weigh
+//! them is the difference. Where a chunk of the last value is there as it was, so is the cut behind
+//! it: cuts are looked for where something changed, and nowhere else. It is one record of the caller's batch. When the differences weigh
 //! [`FULL_AFTER`] times the value, the value is written anew and they are deleted, so that bytes
 //! written stay within a constant factor of bytes changed.
 //!
@@ -45,8 +46,10 @@ pub struct Deltas {
     value: Vec<u8>,
     /// The buffer of the value before it: keeps its capacity for the next.
     spare: Vec<u8>,
-    /// The chunks of `value` by the hash of their content. The hash only finds candidates: bytes decide.
-    chunks: HashMap<u64, Range<usize>>,
+    /// The chunks of `value`, in order.
+    chunks: Vec<Chunk>,
+    /// Where in `chunks` content with a hash is. The hash only finds candidates: bytes decide.
+    index: HashMap<u64, usize>,
     /// Sequence number of the last record; `None` before the first.
     last: Option<u64>,
     /// Sequence number of the full value.
@@ -71,10 +74,7 @@ impl Deltas {
             StoreError::Corrupt(format!("value {}: {detail}", String::from_utf8_lossy(&full)))
         };
         let Some(found) = committer.get(&full)? else {
-            let chunks = HashMap::new();
-            let (value, spare, last) = (Vec::new(), Vec::new(), None);
-            let empty = Self { full, table, value, spare, chunks, last, base: 0, weight: 0 };
-            return Ok((empty, None));
+            return Ok((Self::empty(full, table), None));
         };
         let (base, checksum, bytes) = found
             .split_first_chunk::<8>()
@@ -97,18 +97,24 @@ impl Deltas {
             value = apply(&value, &delta)
                 .ok_or_else(|| corrupt(format!("difference {last} is not what was written")))?;
         }
-        let chunks = cut(&value).collect();
-        let loaded = Self {
+        let mut loaded = Self { last: Some(last), base, weight, ..Self::empty(full, table) };
+        let chunks = loaded.cut(&value);
+        loaded.keep(value.clone(), chunks);
+        Ok((loaded, Some(value)))
+    }
+
+    fn empty(full: Vec<u8>, table: Table) -> Self {
+        Self {
             full,
             table,
-            value: value.clone(),
+            value: Vec::new(),
             spare: Vec::new(),
-            chunks,
-            last: Some(last),
-            base,
-            weight,
-        };
-        Ok((loaded, Some(value)))
+            chunks: Vec::new(),
+            index: HashMap::new(),
+            last: None,
+            base: 0,
+            weight: 0,
+        }
     }
 
     /// An empty buffer for the next value, as large as values have been.
@@ -119,7 +125,7 @@ impl Deltas {
     /// Puts `value` in the place of the last one: into `batch` goes what differs.
     pub fn replace(&mut self, value: Vec<u8>, batch: &mut Batch) {
         let sequence = self.last.map_or(0, |last| last + 1);
-        let chunks: Vec<(u64, Range<usize>)> = cut(&value).collect();
+        let chunks = self.cut(&value);
         let delta = self.last.map(|_| encode(&self.differences(&value, &chunks), &value));
         let heaviest = (value.len() * FULL_AFTER).max(FULL_AFTER_MIN);
         match delta {
@@ -140,26 +146,61 @@ impl Deltas {
             }
         }
         self.last = Some(sequence);
-        self.chunks.clear();
-        self.chunks.extend(chunks);
+        self.keep(value, chunks);
+    }
+
+    fn keep(&mut self, value: Vec<u8>, chunks: Vec<Chunk>) {
+        self.index.clear();
+        self.index.extend(chunks.iter().enumerate().map(|(place, chunk)| (chunk.hash, place)));
+        self.chunks = chunks;
         self.spare = std::mem::replace(&mut self.value, value);
         self.spare.clear();
     }
 
+    /// The chunks of `value`, in order: those that [`FastCDC`] gives.
+    fn cut(&self, value: &[u8]) -> Vec<Chunk> {
+        let (least, average, most) = CHUNK;
+        let cutter = FastCDC::new(value, least, average, most);
+        let mut chunks = Vec::with_capacity(self.chunks.len() + 8);
+        let mut begin = 0;
+        // The chunk of the last value that may follow here, but for its last one, which the end cut.
+        let mut place = 0;
+        while begin < value.len() {
+            let last = self.chunks.get(place).filter(|_| place + 1 < self.chunks.len());
+            let last = last.filter(|last| value[begin..].starts_with(&self.value[last.at.clone()]));
+            let (hash, end) = match last {
+                Some(last) => (last.hash, begin + last.at.len()),
+                None => {
+                    let (_, end) = cutter.cut(begin, value.len() - begin);
+                    (XxHash3_64::oneshot(&value[begin..end]), end)
+                }
+            };
+            place = match last {
+                Some(_) => place + 1,
+                None => self.index.get(&hash).map_or(self.chunks.len(), |found| found + 1),
+            };
+            chunks.push(Chunk { hash, at: begin..end });
+            begin = end;
+        }
+        chunks
+    }
+
+    fn start_of(&self, hash: u64) -> Option<usize> {
+        self.index.get(&hash).map(|place| self.chunks[*place].at.start)
+    }
+
     /// What makes `value`, cut into `chunks`, out of the last value.
-    fn differences(&self, value: &[u8], chunks: &[(u64, Range<usize>)]) -> Vec<Step> {
+    fn differences(&self, value: &[u8], chunks: &[Chunk]) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
-        for (hash, at) in chunks {
+        for Chunk { hash, at } in chunks {
             let content = &value[at.clone()];
             let same =
                 |from: usize| self.value.get(from..).is_some_and(|last| last.starts_with(content));
             match steps.last_mut() {
                 // What follows the last copy first: equal chunks are many.
                 Some(Step::Copy(from)) if same(from.end) => from.end += content.len(),
-                last => match (self.chunks.get(hash).filter(|from| same(from.start)), last) {
-                    (Some(from), _) => {
-                        steps.push(Step::Copy(from.start..from.start + content.len()));
-                    }
+                last => match (self.start_of(*hash).filter(|from| same(*from)), last) {
+                    (Some(from), _) => steps.push(Step::Copy(from..from + content.len())),
                     (None, Some(Step::Insert(new))) => new.end = at.end,
                     (None, _) => steps.push(Step::Insert(at.clone())),
                 },
@@ -186,6 +227,13 @@ impl Deltas {
     }
 }
 
+/// A piece of a value.
+struct Chunk {
+    /// The hash of its content.
+    hash: u64,
+    at: Range<usize>,
+}
+
 #[derive(Clone)]
 enum Step {
     /// Bytes of the last value.
@@ -197,15 +245,6 @@ enum Step {
 /// How many items both begin with.
 fn common<'a>(a: impl Iterator<Item = &'a u8>, b: impl Iterator<Item = &'a u8>) -> usize {
     a.zip(b).take_while(|(a, b)| a == b).count()
-}
-
-/// The chunks of `value` with the hashes of their content, in order.
-fn cut(value: &[u8]) -> impl Iterator<Item = (u64, Range<usize>)> {
-    let (least, average, most) = CHUNK;
-    FastCDC::new(value, least, average, most).map(|chunk| {
-        let at = chunk.offset..chunk.offset + chunk.length;
-        (XxHash3_64::oneshot(&value[at.clone()]), at)
-    })
 }
 
 fn encode(steps: &[Step], value: &[u8]) -> Vec<u8> {
@@ -389,6 +428,13 @@ mod tests {
                 let insert = if seed % 3 == 0 { vec![7; len * 5] } else { noise(len, seed) };
                 value.splice(a..b, insert);
                 replace(&committer, &mut deltas, &value);
+                // Also where only what changed was looked at.
+                let (least, average, most) = CHUNK;
+                let cuts: Vec<_> = FastCDC::new(&value, least, average, most)
+                    .map(|chunk| chunk.offset..chunk.offset + chunk.length)
+                    .collect();
+                let ours: Vec<_> = deltas.chunks.iter().map(|chunk| chunk.at.clone()).collect();
+                prop_assert_eq!(ours, cuts);
                 let (loaded, read) = load(&committer).unwrap();
                 prop_assert_eq!(read.unwrap(), value.clone());
                 if restarts >> step & 1 == 1 {

@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(watch.found(SWAP).unwrap().spend, None);
         watch.block_connected(&block(vec![spend.clone()]), 102);
 
-        let written = tokio::spawn(committer.clone().run_task());
+        let written = tokio::spawn(committer.clone().run_task(std::time::Duration::ZERO));
         committer.durable(committer.now()).await.unwrap();
         let again = SwapWatch::load(committer.clone()).unwrap();
         assert_eq!(again.found(SWAP), watch.found(SWAP));

@@ -118,6 +118,7 @@ async fn play(
         chain: EmbeddedChain::new(chain_config(topology)?, Arc::new(clock)),
         net: SimNet::new(clock, Arc::clone(&transcript), latencies, usual),
         clock,
+        commit: Duration::from_micros(micros(scenario.links.processing_ms / 1e3)),
     };
     let made = network::make(outside, scenario, topology).await?;
     let setup_cpu_seconds = watch.cpu().as_secs_f64();

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::Network;
 use node::chain::embedded::EmbeddedChain;
@@ -28,6 +29,8 @@ pub struct Outside {
     pub net: SimNet,
     /// The time.
     pub clock: SimClock,
+    /// What a node's disk takes for a batch.
+    pub commit: Duration,
 }
 
 /// A computer with its disk; the node on it runs or not.
@@ -174,7 +177,7 @@ impl Hosts {
             fees: Arc::new(chain.clone()),
             store: Arc::new(self.disk(number).open()),
             links: net.of(number),
-            committing: Committing::Inline,
+            committing: Committing::Inline { takes: self.outside.commit },
         };
         let start = RunningNode::start(host.config.clone(), Arc::clone(&host.keys), environment);
         let node = start

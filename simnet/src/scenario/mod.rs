@@ -201,7 +201,8 @@ impl Default for ChannelSpec {
 pub struct LinkSpec {
     /// One way, in milliseconds: least and most; each channel draws its own.
     pub latency_ms: [f64; 2],
-    /// What a node takes to handle an HTLC or its end, in milliseconds.
+    /// What a node takes to handle an HTLC or its end, in milliseconds. In the live engine: what
+    /// its disk takes for a batch; what comes meanwhile shares it.
     pub processing_ms: f64,
 }
 
