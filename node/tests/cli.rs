@@ -8,10 +8,11 @@ use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use node::environment::{OsEntropy, SystemClock};
-use node::rpc::auth::{AdminToken, Authenticator, TOKEN_FILE};
+use node::rpc::auth::{AdminToken, TOKEN_FILE};
 use node::rpc::connection::{CONNECTION_FILE, Connection};
 use node::rpc::status::{Reason, Refusal};
 use node::rpc::tls::{CERT_FILE, TlsFiles, TlsIdentity};
+use node::tokens::{Restriction, Role, Token, TokenId};
 use proto::v1::node_server::{Node, NodeServer};
 use proto::v1::payments_server::{Payments, PaymentsServer};
 use proto::v1::*;
@@ -166,7 +167,14 @@ async fn serve() -> Served {
     .write(&path.join(CONNECTION_FILE))
     .unwrap();
     let script = Script::default();
-    let guard = Authenticator::new(token);
+    let expected = format!("Bearer {}", *token.reveal());
+    let guard = move |request: Request<()>| {
+        let header = request.metadata().get("authorization");
+        match header.is_some_and(|header| header == &*expected) {
+            true => Ok(request),
+            false => Err(Refusal::new(Reason::TokenInvalid, "the token is not this node's").into()),
+        }
+    };
     let server = Server::builder()
         .tls_config(identity.server_config())
         .unwrap()
@@ -315,4 +323,36 @@ async fn completions_need_no_node() {
         assert_eq!(script.status.code(), Some(0));
         assert!(text(&script.stdout).contains("idempotency-key"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn a_token_is_narrowed_without_a_node_and_goes_over_the_wire() {
+    let served = serve().await;
+    let directory = served.directory.path();
+    let secret = [1; 32];
+    let baked = Token::bake(&secret, TokenId([2; 16]), Vec::new()).unwrap();
+    std::fs::write(directory.join("wide"), &*baked.reveal()).unwrap();
+    let words = "token narrow wide --role payer --budget 5sat";
+    let words = words.replace("wide", directory.join("wide").to_str().unwrap());
+    let narrow = tributary(directory, &words).await;
+    assert_eq!(narrow.status.code(), Some(0), "{}", text(&narrow.stderr));
+    let token = Token::parse(text(&narrow.stdout)).unwrap();
+    assert!(token.links(&secret).is_some(), "the chain holds");
+    assert_eq!(token.restrictions()[0], Restriction::Role(Role::Payer));
+    assert!(matches!(token.restrictions()[1], Restriction::Budget { msat: 5_000, .. }));
+    // Two of one size count apart.
+    let again = tributary(directory, &words).await;
+    assert_ne!(narrow.stdout, again.stdout);
+
+    let file = directory.join("narrow");
+    std::fs::write(&file, &narrow.stdout).unwrap();
+    let shown = tributary(directory, &format!("token inspect {} --json", file.display())).await;
+    let shown = document(&shown.stdout);
+    assert_eq!(shown["token_id"], "02".repeat(16));
+    assert_eq!(shown["restrictions"][1], json!({"kind": "budget", "value": "5 sat"}));
+    let nothing = tributary(directory, &format!("token narrow {}", file.display())).await;
+    assert_eq!(nothing.status.code(), Some(2));
+    // It is sent in the place of the administrator's; this server knows that one alone.
+    let info = tributary(directory, &format!("info --token-file {}", file.display())).await;
+    assert!(text(&info.stderr).contains("TOKEN_INVALID"), "{}", text(&info.stderr));
 }

@@ -37,6 +37,7 @@ impl Config {
         self.validate_lightning()?;
         self.validate_amounts()?;
         self.batch.validate()?;
+        self.validate_rpc()?;
         self.validate_tower()?;
         self.validate_addresses()
     }
@@ -193,6 +194,19 @@ impl Config {
             1..=1_000_000,
             per_payment,
         )
+    }
+
+    fn validate_rpc(&self) -> Result<(), InvalidConfig> {
+        let rpc = &self.rpc;
+        let places = |places: usize| u64::try_from(places).unwrap_or(u64::MAX);
+        let load = "see the section [rpc] of configs/node.default.toml";
+        let settings = [
+            ("rpc.token_calls_per_second", rpc.token_calls_per_second.into(), 0..=1_000_000),
+            ("rpc.method_calls_per_second", rpc.method_calls_per_second.into(), 0..=1_000_000),
+            ("rpc.calls_at_work_max", places(rpc.calls_at_work_max), 1..=100_000),
+            ("rpc.calls_waiting_max", places(rpc.calls_waiting_max), 0..=1_000_000),
+        ];
+        settings.into_iter().try_for_each(|(key, value, range)| within(key, value, range, load))
     }
 
     fn validate_amounts(&self) -> Result<(), InvalidConfig> {
@@ -511,6 +525,10 @@ mod tests {
             ("batch.swap_max_sat", |c| c.batch.swap_max_sat = c.batch.swap_min_sat - 1),
             ("batch.swap_patience_blocks", |c| c.batch.swap_patience_blocks = 101),
             ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
+            ("rpc.token_calls_per_second", |c| c.rpc.token_calls_per_second = u32::MAX),
+            ("rpc.method_calls_per_second", |c| c.rpc.method_calls_per_second = u32::MAX),
+            ("rpc.calls_at_work_max", |c| c.rpc.calls_at_work_max = 0),
+            ("rpc.calls_waiting_max", |c| c.rpc.calls_waiting_max = usize::MAX),
         ];
         for (key, break_it) in table {
             let mut config = Config::default();

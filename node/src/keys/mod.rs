@@ -6,10 +6,11 @@
 //! | Lightning seed | `m/9735'/coin'/0'`, the private key's 32 bytes | LDK's `KeysManager` |
 //! | secrets of batches | `m/9736'/coin'/0'`, HMACs under the private key | `batches/`, see `batch.rs` |
 //! | secrets of towers | `m/9738'/coin'/0'`, HMACs under the private key | `tower/`, see `tower.rs` |
+//! | secret of tokens | `m/9737'/coin'/0'`, the private key's 32 bytes | `tokens/` |
 //! | node identity | `m/0'` of the BIP 32 master made from the Lightning seed | as LDK derives it |
 //!
-//! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and API tokens are not
-//! derived from the seed and not kept here. Read `sealed.rs` for the file, `signing.rs` for the
+//! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and the
+//! administrator's token are not derived from the seed and not kept here. Read `sealed.rs` for the file, `signing.rs` for the
 //! signatures.
 
 mod batch;
@@ -39,6 +40,8 @@ use phrase::Seed;
 const LIGHTNING_PURPOSE: u32 = 9735;
 /// Purpose of the path below which the secrets of batches are derived: ours.
 const BATCH_PURPOSE: u32 = 9736;
+/// Purpose of the path of the secret that tokens begin with: ours.
+const TOKEN_PURPOSE: u32 = 9737;
 /// Purpose of the path below which the secrets of towers are derived: ours.
 const TOWER_PURPOSE: u32 = 9738;
 /// Purpose of taproot single-key accounts, BIP 86.
@@ -161,6 +164,14 @@ impl Keys {
         let secrets = TowerSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
         key.private_key.non_secure_erase();
         secrets
+    }
+
+    /// What the chain of every token begins with.
+    pub fn token_secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut key = self.derive(&[TOKEN_PURPOSE, self.coin(), 0]);
+        let secret = Zeroizing::new(key.private_key.secret_bytes());
+        key.private_key.non_secure_erase();
+        secret
     }
 
     /// The node's identity on the Lightning network.

@@ -43,6 +43,7 @@ pub(super) enum List {
     Memberships = 8,
     HostedBatches = 9,
     Swaps = 10,
+    Tokens = 11,
 }
 
 /// Reads a page size.

@@ -107,6 +107,14 @@ pub enum Table {
     Swap,
     /// What blocks said of outputs of swaps, and the last blocks read, one value.
     SwapSeen,
+    /// Tokens that were baked, by id.
+    Token,
+    /// Narrowed tokens that were revoked, by the name of their last link.
+    TokenRevoked,
+    /// What was taken from each budget, by the name of the link that set it.
+    TokenAccount,
+    /// What is set aside in them, by what for.
+    TokenReservation,
 }
 
 impl Table {
@@ -161,6 +169,10 @@ impl Table {
             Table::Settlement => "settlement",
             Table::Swap => "swap",
             Table::SwapSeen => "swap-seen",
+            Table::Token => "token",
+            Table::TokenRevoked => "token-revoked",
+            Table::TokenAccount => "token-account",
+            Table::TokenReservation => "token-reservation",
             Table::Revocable => "revocable",
             Table::Revealed => "revealed",
             Table::RevealedNext => "revealed-next",

@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod run;
+pub mod token;
 pub mod tower;
 
 use std::path::PathBuf;
@@ -48,6 +49,13 @@ pub struct Global {
     /// File with the token of the node's API
     #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Certificate of this client, PEM, where the node asks for one
+    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_CLIENT_CERT")]
+    #[arg(requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_CLIENT_KEY")]
+    pub client_key: Option<PathBuf>,
     /// Print one JSON document (one on each line for what goes on: events, watch)
     #[arg(long, global = true)]
     pub json: bool,
@@ -74,6 +82,9 @@ pub enum Verb {
     /// Join channel batches, and see what became of them
     #[command(subcommand)]
     Batch(BatchVerb),
+    /// Make tokens with limits for other programs, narrow and revoke them
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Run a watchtower; or let one guard the node
     Tower(tower::TowerArgs),
     /// Create an invoice

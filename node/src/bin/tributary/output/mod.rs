@@ -9,6 +9,7 @@ pub mod json;
 pub mod swap;
 pub mod table;
 pub mod text;
+pub mod token;
 pub mod tower;
 
 use std::io::{self, Write};
