@@ -5,7 +5,7 @@
 //! reason), `status` (the reasons), `auth` (who may call), `tls` (the certificate), `connection` and
 //! `dev_registry` (how clients find a node). What things
 //! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
+//! `payment_requests`; every message as JSON is `json`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
 //! enter while there is room (`guests`); the way to one is `tower_link`. `tonic` and the generated types stay inside
 //! this room.
 
@@ -22,6 +22,7 @@ mod events;
 pub(crate) mod files;
 mod guests;
 mod hub;
+pub mod json;
 mod mutation;
 mod node;
 pub mod open_tower;
