@@ -24,3 +24,4 @@ pub mod swaps;
 pub mod tower;
 pub mod unroll;
 pub mod wallet;
+pub mod webhooks;

@@ -39,13 +39,14 @@ use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::tower_link::GrpcTowers;
-use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
+use crate::rpc::{self, Door, EventTexts, Facts, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
 use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
@@ -151,6 +152,8 @@ pub struct Node {
     pub towers: Arc<Towers>,
     /// The payments service.
     pub payments: Arc<Payments>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
@@ -414,12 +417,24 @@ impl Node {
         };
         let ticket = journal.append(&[DomainEvent::Node(started)], Batch::default());
         committer.durable(ticket).await?;
+        let webhooks = Arc::new(Webhooks::open(webhooks::Parts {
+            committer: committer.clone(),
+            journal: journal.clone(),
+            writer: Arc::new(EventTexts::new(Arc::clone(&payments), Arc::clone(&channels))),
+            secrets: keys.webhook_secrets(),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            policy: WebhookPolicy::new(&config.webhook),
+            tasks: tasks.clone(),
+        })?);
+        webhooks.start();
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
             swaps: Arc::clone(&swaps),
             towers: Arc::clone(&towers),
+            webhooks: Arc::clone(&webhooks),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -459,6 +474,7 @@ impl Node {
             swaps,
             towers,
             payments,
+            webhooks,
             sync,
             listening,
             rpc_address,

@@ -6,6 +6,7 @@
 //! | Lightning seed | `m/9735'/coin'/0'`, the private key's 32 bytes | LDK's `KeysManager` |
 //! | secrets of batches | `m/9736'/coin'/0'`, HMACs under the private key | `batches/`, see `batch.rs` |
 //! | secrets of towers | `m/9738'/coin'/0'`, HMACs under the private key | `tower/`, see `tower.rs` |
+//! | secrets of webhooks | `m/9739'/coin'/0'`, HMACs under the private key | `webhooks/`, see `webhook.rs` |
 //! | node identity | `m/0'` of the BIP 32 master made from the Lightning seed | as LDK derives it |
 //!
 //! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and API tokens are not
@@ -17,6 +18,7 @@ mod phrase;
 mod sealed;
 mod signing;
 mod tower;
+mod webhook;
 
 use std::fmt;
 use std::path::Path;
@@ -31,6 +33,7 @@ pub use phrase::{PhraseError, RecoveryPhrase, WordCount};
 pub use sealed::{SEALED_SEED_FILE, SealCost, SealError, UnlockError};
 pub use signing::SignError;
 pub use tower::TowerSecrets;
+pub use webhook::WebhookSecrets;
 
 use crate::environment::Entropy;
 use phrase::Seed;
@@ -41,6 +44,8 @@ const LIGHTNING_PURPOSE: u32 = 9735;
 const BATCH_PURPOSE: u32 = 9736;
 /// Purpose of the path below which the secrets of towers are derived: ours.
 const TOWER_PURPOSE: u32 = 9738;
+/// Purpose of the path below which the secrets of webhooks are derived: ours.
+const WEBHOOK_PURPOSE: u32 = 9739;
 /// Purpose of taproot single-key accounts, BIP 86.
 const BIP86_PURPOSE: u32 = 86;
 
@@ -159,6 +164,14 @@ impl Keys {
     pub fn tower_secrets(&self) -> TowerSecrets {
         let mut key = self.derive(&[TOWER_PURPOSE, self.coin(), 0]);
         let secrets = TowerSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
+        key.private_key.non_secure_erase();
+        secrets
+    }
+
+    /// The secrets that webhooks are signed with.
+    pub fn webhook_secrets(&self) -> WebhookSecrets {
+        let mut key = self.derive(&[WEBHOOK_PURPOSE, self.coin(), 0]);
+        let secrets = WebhookSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
         key.private_key.non_secure_erase();
         secrets
     }

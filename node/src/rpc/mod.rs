@@ -39,8 +39,11 @@ mod tower;
 pub mod tower_link;
 mod wallet;
 pub mod watchtower;
+mod webhook_view;
+mod webhooks;
 
 pub use server::{Door, Facts, RpcParts, ServeError, serve};
+pub use webhook_view::EventTexts;
 
 #[cfg(test)]
 mod tests;

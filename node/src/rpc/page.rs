@@ -43,6 +43,8 @@ pub(super) enum List {
     Memberships = 8,
     HostedBatches = 9,
     Swaps = 10,
+    Webhooks = 11,
+    DeadLetters = 12,
 }
 
 /// Reads a page size.

@@ -17,6 +17,7 @@ use proto::v1::node_server::NodeServer;
 use proto::v1::payments_server::PaymentsServer;
 use proto::v1::tower_server::TowerServer;
 use proto::v1::wallet_server::WalletServer;
+use proto::v1::webhooks_server::WebhooksServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,7 @@ use crate::runtime::Tasks;
 use crate::store::Committer;
 use crate::swaps::Swaps;
 use crate::tower::client::Towers;
+use crate::webhooks::Webhooks;
 
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -61,6 +63,8 @@ pub struct RpcParts {
     pub swaps: Arc<Swaps>,
     /// The towers that guard this node.
     pub towers: Arc<Towers>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -254,6 +258,10 @@ pub async fn serve(
             super::tower::TowerService::new(door.clone()),
             guarded(&guard),
         ))
+        .add_service(WebhooksServer::with_interceptor(
+            super::webhooks::WebhooksService::new(door.clone()),
+            guarded(&guard),
+        ))
         .add_service(EventsServer::with_interceptor(
             super::events::EventsService::new(door.clone()),
             guard,
@@ -307,6 +315,7 @@ async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus
         "tributary.v1.Wallet",
         "tributary.v1.Tower",
         "tributary.v1.Events",
+        "tributary.v1.Webhooks",
     ] {
         health.set_service_status(service, status).await;
     }
@@ -323,3 +332,6 @@ mod whole_batches;
 #[cfg(test)]
 #[path = "server/tests/swaps.rs"]
 mod whole_swaps;
+#[cfg(test)]
+#[path = "server/tests/webhooks.rs"]
+mod whole_webhooks;

@@ -107,6 +107,15 @@ pub enum Table {
     Swap,
     /// What blocks said of outputs of swaps, and the last blocks read, one value.
     SwapSeen,
+    /// Webhook endpoints, by their ids.
+    Webhook,
+    /// How far each endpoint came in the log of events, by its id.
+    WebhookProgress,
+    /// Events that an endpoint does not have although it came past them, by endpoint and sequence
+    /// (big endian).
+    WebhookPending,
+    /// Events that were given up, by endpoint and sequence (big endian).
+    WebhookDead,
 }
 
 impl Table {
@@ -161,6 +170,10 @@ impl Table {
             Table::Settlement => "settlement",
             Table::Swap => "swap",
             Table::SwapSeen => "swap-seen",
+            Table::Webhook => "webhook",
+            Table::WebhookProgress => "webhook-progress",
+            Table::WebhookPending => "webhook-pending",
+            Table::WebhookDead => "webhook-dead",
             Table::Revocable => "revocable",
             Table::Revealed => "revealed",
             Table::RevealedNext => "revealed-next",

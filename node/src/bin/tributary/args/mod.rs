@@ -3,6 +3,7 @@
 mod batch;
 pub mod run;
 pub mod tower;
+pub mod webhook;
 
 use std::path::PathBuf;
 
@@ -100,6 +101,9 @@ pub enum Verb {
     Wallet(WalletVerb),
     /// Show what happened
     Events(EventsArgs),
+    /// Let the node tell others what happens, over HTTP
+    #[command(subcommand)]
+    Webhook(webhook::WebhookVerb),
     /// Stop the node in order
     Stop(MutationArgs),
     /// Print completions for a shell
@@ -499,6 +503,7 @@ pub enum EventKindArg {
     Node,
     Batch,
     Swap,
+    Webhook,
 }
 
 /// `completions`
@@ -561,6 +566,8 @@ mod tests {
             "hold settle 00".to_owned(),
             "payments --inbound --outbound".to_owned(),
             "peers --limit 0".to_owned(),
+            "webhook update 00112233445566778899aabbccddeeff".to_owned(),
+            "webhook replay 00112233445566778899aabbccddeeff".to_owned(),
         ] {
             let all = ["tributary"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(all).expect_err(&words);

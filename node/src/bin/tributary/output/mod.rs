@@ -9,6 +9,7 @@ pub mod swap;
 pub mod table;
 pub mod text;
 pub mod tower;
+pub mod webhook;
 
 use std::io::{self, Write};
 

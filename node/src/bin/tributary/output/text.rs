@@ -382,6 +382,16 @@ pub fn event_line(event: &Event) -> String {
             let id = hex::encode(&s.swap_id);
             ("swap", format!("{kind} {} {state} {id}", sats(s.amount_sat)))
         }
+        Some(event::Kind::Webhook(w)) => {
+            let kind = words(w.kind().as_str_name(), "WEBHOOK_EVENT_KIND_");
+            let id = hex::encode(&w.endpoint_id);
+            let about = match (w.first_sequence, w.last_sequence) {
+                (Some(first), Some(last)) => format!(" {first} to {last}"),
+                (Some(sequence), None) => format!(" {sequence}"),
+                _ => String::new(),
+            };
+            ("webhook", format!("{id} {kind}{about}"))
+        }
         Some(event::Kind::Node(n)) => {
             let kind = words(n.kind().as_str_name(), "NODE_EVENT_KIND_");
             ("node", format!("{kind} {}", quoted(&n.detail)))

@@ -35,6 +35,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
         batches: Arc::clone(&node.batches),
         swaps: Arc::clone(&node.swaps),
         towers: Arc::clone(&node.towers),
+        webhooks: Arc::clone(&node.webhooks),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),
