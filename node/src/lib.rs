@@ -25,3 +25,4 @@ pub mod tokens;
 pub mod tower;
 pub mod unroll;
 pub mod wallet;
+pub mod webhooks;

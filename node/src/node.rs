@@ -39,7 +39,7 @@ use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::tower_link::GrpcTowers;
-use crate::rpc::{self, CallLimits, Door, Facts, Gate, RpcParts, ServeError};
+use crate::rpc::{self, CallLimits, Door, EventTexts, Facts, Gate, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
@@ -47,6 +47,7 @@ use crate::tokens::{TokenParts, Tokens};
 use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
@@ -154,6 +155,8 @@ pub struct Node {
     pub tokens: Arc<Tokens>,
     /// The payments service.
     pub payments: Arc<Payments>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
@@ -425,6 +428,17 @@ impl Node {
         };
         let ticket = journal.append(&[DomainEvent::Node(started)], Batch::default());
         committer.durable(ticket).await?;
+        let webhooks = Arc::new(Webhooks::open(webhooks::Parts {
+            committer: committer.clone(),
+            journal: journal.clone(),
+            writer: Arc::new(EventTexts::new(Arc::clone(&payments), Arc::clone(&channels))),
+            secrets: keys.webhook_secrets(),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            policy: WebhookPolicy::new(&config.webhook),
+            tasks: tasks.clone(),
+        })?);
+        webhooks.start();
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
@@ -432,6 +446,7 @@ impl Node {
             swaps: Arc::clone(&swaps),
             towers: Arc::clone(&towers),
             tokens: Arc::clone(&tokens),
+            webhooks: Arc::clone(&webhooks),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -472,6 +487,7 @@ impl Node {
             towers,
             tokens,
             payments,
+            webhooks,
             sync,
             listening,
             rpc_address,

@@ -15,6 +15,7 @@ use node::rpc::tls::{CERT_FILE, TlsFiles, TlsIdentity};
 use node::tokens::{Restriction, Role, Token, TokenId};
 use proto::v1::node_server::{Node, NodeServer};
 use proto::v1::payments_server::{Payments, PaymentsServer};
+use proto::v1::webhooks_server::{Webhooks, WebhooksServer};
 use proto::v1::*;
 use serde_json::{Value, json};
 use tokio_stream::Stream;
@@ -147,6 +148,46 @@ impl Payments for Script {
     }
 }
 
+#[tonic::async_trait]
+impl Webhooks for Script {
+    async fn create(&self, request: Request<CreateWebhookRequest>) -> Answer<WebhookSecret> {
+        let request = request.into_inner();
+        let webhook = Webhook {
+            endpoint_id: vec![5; 16],
+            url: request.url,
+            kinds: request.kinds,
+            state: WebhookState::Enabled as i32,
+            ..Webhook::default()
+        };
+        Ok(Response::new(WebhookSecret { webhook: Some(webhook), secret: "whsec_c2VjcmV0".into() }))
+    }
+
+    async fn update(&self, request: Request<UpdateWebhookRequest>) -> Answer<Webhook> {
+        let request = request.into_inner();
+        assert_eq!(request.enabled, Some(false));
+        Ok(Response::new(Webhook {
+            endpoint_id: request.endpoint_id,
+            kinds: request.filter.expect("a filter is sent").kinds,
+            state: WebhookState::Disabled as i32,
+            ..Webhook::default()
+        }))
+    }
+
+    async fn send_test(&self, _: Request<SendTestRequest>) -> Answer<TestDelivery> {
+        let error = Some("status 500".to_owned());
+        Ok(Response::new(TestDelivery { http_status: Some(500), error, took_ms: 7 }))
+    }
+
+    not_in_the_script! {
+        list: ListWebhooksRequest => ListWebhooksResponse;
+        get: GetWebhookRequest => Webhook;
+        delete: DeleteWebhookRequest => DeleteWebhookResponse;
+        rotate_secret: RotateWebhookSecretRequest => WebhookSecret;
+        list_dead_letters: ListDeadLettersRequest => ListDeadLettersResponse;
+        replay: ReplayWebhookRequest => Webhook;
+    }
+}
+
 struct Served {
     script: Script,
     directory: tempfile::TempDir,
@@ -179,7 +220,8 @@ async fn serve() -> Served {
         .tls_config(identity.server_config())
         .unwrap()
         .add_service(InterceptedService::new(NodeServer::new(script.clone()), guard.clone()))
-        .add_service(InterceptedService::new(PaymentsServer::new(script.clone()), guard));
+        .add_service(InterceptedService::new(PaymentsServer::new(script.clone()), guard.clone()))
+        .add_service(InterceptedService::new(WebhooksServer::new(script.clone()), guard));
     tokio::task::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     Served { script, directory }
 }
@@ -256,6 +298,26 @@ async fn a_payment_ends_as_the_node_says() {
     assert_eq!(paid[0].max_fee_msat, Some(0));
     assert_eq!(paid[1].max_fee_msat, None);
     assert_ne!(paid[0].idempotency_key, paid[1].idempotency_key);
+}
+
+#[tokio::test]
+async fn a_webhooks_secret_is_shown_and_a_test_that_fails_is_a_failure() {
+    let served = serve().await;
+    let made = served.tributary("webhook create https://shop.example/ --kind swap --json").await;
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let made = document(&made.stdout);
+    assert_eq!(made["secret"], "whsec_c2VjcmV0");
+    assert_eq!(made["webhook"]["kinds"], json!(["SWAP"]));
+    let id = made["webhook"]["endpoint_id"].as_str().unwrap().to_owned();
+    let plain = served.tributary("webhook create https://shop.example/").await;
+    assert!(text(&plain.stdout).contains("secret, shown this once: whsec_c2VjcmV0"));
+    let changed = served.tributary(&format!("webhook update {id} --disable --all-kinds")).await;
+    assert_eq!(changed.status.code(), Some(0), "{}", text(&changed.stderr));
+    assert!(text(&changed.stdout).contains("disabled"));
+    let tested = served.tributary(&format!("webhook test {id}")).await;
+    assert_eq!(tested.status.code(), Some(1));
+    assert!(text(&tested.stdout).contains("status 500 after 7 ms"));
+    assert!(text(&tested.stderr).contains("was not taken: status 500"));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod secret;
 mod text;
 mod tower;
 mod validate;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
 pub use validate::InvalidConfig;
+pub use webhook::WebhookConfig;
 
 /// All settings of a node. `Default` is what an empty file means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub tower: TowerConfig,
     /// The API.
     pub rpc: RpcConfig,
+    /// Events told over HTTP.
+    pub webhook: WebhookConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -73,6 +77,7 @@ impl Default for Config {
             batch: BatchConfig::default(),
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
+            webhook: WebhookConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

@@ -39,6 +39,7 @@ impl Config {
         self.batch.validate()?;
         self.validate_rpc()?;
         self.validate_tower()?;
+        self.webhook.validate()?;
         self.validate_addresses()
     }
 
@@ -315,7 +316,7 @@ impl Config {
     }
 }
 
-fn within(
+pub(super) fn within(
     key: &'static str,
     value: u64,
     range: RangeInclusive<u64>,
@@ -529,6 +530,15 @@ mod tests {
             ("rpc.method_calls_per_second", |c| c.rpc.method_calls_per_second = u32::MAX),
             ("rpc.calls_at_work_max", |c| c.rpc.calls_at_work_max = 0),
             ("rpc.calls_waiting_max", |c| c.rpc.calls_waiting_max = usize::MAX),
+            ("webhook.endpoints_max", |c| c.webhook.endpoints_max = 1_001),
+            ("webhook.concurrency", |c| c.webhook.concurrency = 0),
+            ("webhook.waiting_max", |c| c.webhook.waiting_max = 0),
+            ("webhook.timeout_ms", |c| c.webhook.timeout_ms = 120_001),
+            ("webhook.retry_first_ms", |c| c.webhook.retry_first_ms = 0),
+            ("webhook.retry_longest_seconds", |c| c.webhook.retry_longest_seconds = 0),
+            ("webhook.give_up_seconds", |c| c.webhook.give_up_seconds = u64::MAX),
+            ("webhook.dead_letters_max", |c| c.webhook.dead_letters_max = 0),
+            ("webhook.rotation_grace_seconds", |c| c.webhook.rotation_grace_seconds = u64::MAX),
         ];
         for (key, break_it) in table {
             let mut config = Config::default();

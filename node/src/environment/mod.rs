@@ -10,7 +10,7 @@ mod links;
 
 use std::sync::Arc;
 
-pub use clock::{Clock, SystemClock, UnixTime};
+pub use clock::{Clock, SystemClock, UnixTime, date};
 pub use entropy::{Entropy, OsEntropy};
 pub use links::{BoxedLink, Link, LinkError, LinkListener, Links, TcpLinks};
 

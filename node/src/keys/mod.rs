@@ -7,6 +7,7 @@
 //! | secrets of batches | `m/9736'/coin'/0'`, HMACs under the private key | `batches/`, see `batch.rs` |
 //! | secrets of towers | `m/9738'/coin'/0'`, HMACs under the private key | `tower/`, see `tower.rs` |
 //! | secret of tokens | `m/9737'/coin'/0'`, the private key's 32 bytes | `tokens/` |
+//! | secrets of webhooks | `m/9739'/coin'/0'`, HMACs under the private key | `webhooks/`, see `webhook.rs` |
 //! | node identity | `m/0'` of the BIP 32 master made from the Lightning seed | as LDK derives it |
 //!
 //! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and the
@@ -18,6 +19,7 @@ mod phrase;
 mod sealed;
 mod signing;
 mod tower;
+mod webhook;
 
 use std::fmt;
 use std::path::Path;
@@ -32,6 +34,7 @@ pub use phrase::{PhraseError, RecoveryPhrase, WordCount};
 pub use sealed::{SEALED_SEED_FILE, SealCost, SealError, UnlockError};
 pub use signing::SignError;
 pub use tower::TowerSecrets;
+pub use webhook::WebhookSecrets;
 
 use crate::environment::Entropy;
 use phrase::Seed;
@@ -44,6 +47,8 @@ const BATCH_PURPOSE: u32 = 9736;
 const TOKEN_PURPOSE: u32 = 9737;
 /// Purpose of the path below which the secrets of towers are derived: ours.
 const TOWER_PURPOSE: u32 = 9738;
+/// Purpose of the path below which the secrets of webhooks are derived: ours.
+const WEBHOOK_PURPOSE: u32 = 9739;
 /// Purpose of taproot single-key accounts, BIP 86.
 const BIP86_PURPOSE: u32 = 86;
 
@@ -172,6 +177,14 @@ impl Keys {
         let secret = Zeroizing::new(key.private_key.secret_bytes());
         key.private_key.non_secure_erase();
         secret
+    }
+
+    /// The secrets that webhooks are signed with.
+    pub fn webhook_secrets(&self) -> WebhookSecrets {
+        let mut key = self.derive(&[WEBHOOK_PURPOSE, self.coin(), 0]);
+        let secrets = WebhookSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
+        key.private_key.non_secure_erase();
+        secrets
     }
 
     /// The node's identity on the Lightning network.

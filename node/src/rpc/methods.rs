@@ -42,7 +42,7 @@ const COUNTED: [&str; 5] = [
 ];
 
 /// Methods that change something and cost nothing.
-const FREE: [&str; 13] = [
+const FREE: [&str; 19] = [
     "tributary.v1.Node/ConnectPeer",
     "tributary.v1.Node/DisconnectPeer",
     "tributary.v1.Node/Stop",
@@ -56,6 +56,12 @@ const FREE: [&str; 13] = [
     "tributary.v1.Tower/RemoveTower",
     "tributary.v1.Tokens/BakeToken",
     "tributary.v1.Tokens/RevokeToken",
+    "tributary.v1.Webhooks/Create",
+    "tributary.v1.Webhooks/Update",
+    "tributary.v1.Webhooks/Delete",
+    "tributary.v1.Webhooks/RotateSecret",
+    "tributary.v1.Webhooks/SendTest",
+    "tributary.v1.Webhooks/Replay",
 ];
 
 /// Methods of the interface by full name, such as `tributary.v1.Payments/Pay`.

@@ -6,7 +6,7 @@
 //! clients find a node). Every call comes by `gate`, which asks `auth` (who calls), `methods` (what is
 //! known of the method), `rates` (how often) and `places` (how many). What things
 //! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
+//! `payment_requests`; every message as JSON is `json`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
 //! enter while there is room (`guests`); the way to one is `tower_link`. `tonic` and the generated types stay inside
 //! this room.
 
@@ -25,6 +25,7 @@ pub(crate) mod files;
 mod gate;
 mod guests;
 mod hub;
+pub mod json;
 mod methods;
 mod mutation;
 mod node;
@@ -45,9 +46,12 @@ mod tower;
 pub mod tower_link;
 mod wallet;
 pub mod watchtower;
+mod webhook_view;
+mod webhooks;
 
 pub use gate::{CallLimits, Gate};
 pub use server::{Door, Facts, RpcParts, ServeError, serve};
+pub use webhook_view::EventTexts;
 
 #[cfg(test)]
 mod testing;

@@ -44,6 +44,8 @@ pub(super) enum List {
     HostedBatches = 9,
     Swaps = 10,
     Tokens = 11,
+    Webhooks = 12,
+    DeadLetters = 13,
 }
 
 /// Reads a page size.

@@ -18,6 +18,7 @@ use proto::v1::payments_server::PaymentsServer;
 use proto::v1::tokens_server::TokensServer;
 use proto::v1::tower_server::TowerServer;
 use proto::v1::wallet_server::WalletServer;
+use proto::v1::webhooks_server::WebhooksServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ use crate::store::Committer;
 use crate::swaps::Swaps;
 use crate::tokens::Tokens;
 use crate::tower::client::Towers;
+use crate::webhooks::Webhooks;
 
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -64,6 +66,8 @@ pub struct RpcParts {
     pub towers: Arc<Towers>,
     /// Tokens with limits.
     pub tokens: Arc<Tokens>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -261,6 +265,10 @@ pub async fn serve(
             gate,
         ))
         .add_service(Guarded::new(
+            WebhooksServer::new(super::webhooks::WebhooksService::new(door.clone())),
+            gate,
+        ))
+        .add_service(Guarded::new(
             EventsServer::new(super::events::EventsService::new(door.clone())),
             gate,
         ));
@@ -314,6 +322,7 @@ async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus
         "tributary.v1.Tower",
         "tributary.v1.Tokens",
         "tributary.v1.Events",
+        "tributary.v1.Webhooks",
     ] {
         health.set_service_status(service, status).await;
     }
@@ -333,3 +342,5 @@ mod whole_swaps;
 #[cfg(test)]
 #[path = "server/tests/tokens.rs"]
 mod whole_tokens;
+#[path = "server/tests/webhooks.rs"]
+mod whole_webhooks;

@@ -267,6 +267,14 @@ reasons! {
     /// Events asked for are yet to come.
     EventsAhead = "EVENTS_AHEAD", OutOfRange,
         "subscribe after newest_sequence; was the node restored from an old backup?";
+    /// No such webhook endpoint.
+    WebhookUnknown = "WEBHOOK_UNKNOWN", NotFound, "list the webhook endpoints";
+    /// A URL that nothing is sent to.
+    WebhookUrlRefused = "WEBHOOK_URL_REFUSED", InvalidArgument,
+        "give a public https URL, or see webhook.allow_private in the configuration";
+    /// As many webhook endpoints as there may be.
+    WebhooksFull = "WEBHOOKS_FULL", ResourceExhausted,
+        "delete one that is not needed, or raise webhook.endpoints_max";
     /// The store failed; nothing further is accepted.
     StoreFailed = "STORE_FAILED", Internal,
         "see the node's log, free the disk, and restart the node";
@@ -473,6 +481,7 @@ mod tests {
             include_str!("../../../proto/tributary/v1/events.proto"),
             include_str!("../../../proto/tributary/v1/tower.proto"),
             include_str!("../../../proto/tributary/v1/tokens.proto"),
+            include_str!("../../../proto/tributary/v1/webhooks.proto"),
         );
         let codes = [
             ("INVALID_ARGUMENT", Code::InvalidArgument),

@@ -115,6 +115,15 @@ pub enum Table {
     TokenAccount,
     /// What is set aside in them, by what for.
     TokenReservation,
+    /// Webhook endpoints, by their ids.
+    Webhook,
+    /// How far each endpoint came in the log of events, by its id.
+    WebhookProgress,
+    /// Events that an endpoint does not have although it came past them, by endpoint and sequence
+    /// (big endian).
+    WebhookPending,
+    /// Events that were given up, by endpoint and sequence (big endian).
+    WebhookDead,
 }
 
 impl Table {
@@ -173,6 +182,10 @@ impl Table {
             Table::TokenRevoked => "token-revoked",
             Table::TokenAccount => "token-account",
             Table::TokenReservation => "token-reservation",
+            Table::Webhook => "webhook",
+            Table::WebhookProgress => "webhook-progress",
+            Table::WebhookPending => "webhook-pending",
+            Table::WebhookDead => "webhook-dead",
             Table::Revocable => "revocable",
             Table::Revealed => "revealed",
             Table::RevealedNext => "revealed-next",

@@ -14,6 +14,7 @@ use proto::v1::payments_client::PaymentsClient;
 use proto::v1::tokens_client::TokensClient;
 use proto::v1::tower_client::TowerClient;
 use proto::v1::wallet_client::WalletClient;
+use proto::v1::webhooks_client::WebhooksClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -149,6 +150,11 @@ impl Client {
     /// The service `Wallet`.
     pub fn wallet(&self) -> WalletClient<Guarded> {
         WalletClient::new(self.guarded())
+    }
+
+    /// The service `Webhooks`.
+    pub fn webhooks(&self) -> WebhooksClient<Guarded> {
+        WebhooksClient::new(self.guarded())
     }
 
     /// The service `Events`.

@@ -4,6 +4,7 @@ mod batch;
 pub mod run;
 pub mod token;
 pub mod tower;
+pub mod webhook;
 
 use std::path::PathBuf;
 
@@ -111,6 +112,9 @@ pub enum Verb {
     Wallet(WalletVerb),
     /// Show what happened
     Events(EventsArgs),
+    /// Let the node tell others what happens, over HTTP
+    #[command(subcommand)]
+    Webhook(webhook::WebhookVerb),
     /// Stop the node in order
     Stop(MutationArgs),
     /// Print completions for a shell
@@ -510,6 +514,7 @@ pub enum EventKindArg {
     Node,
     Batch,
     Swap,
+    Webhook,
 }
 
 /// `completions`
@@ -572,6 +577,8 @@ mod tests {
             "hold settle 00".to_owned(),
             "payments --inbound --outbound".to_owned(),
             "peers --limit 0".to_owned(),
+            "webhook update 00112233445566778899aabbccddeeff".to_owned(),
+            "webhook replay 00112233445566778899aabbccddeeff".to_owned(),
         ] {
             let all = ["tributary"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(all).expect_err(&words);

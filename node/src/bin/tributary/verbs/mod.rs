@@ -11,6 +11,7 @@ mod swaps;
 mod tokens;
 mod tower;
 mod wallet;
+mod webhooks;
 
 use std::future::Future;
 
@@ -83,6 +84,7 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Estimate(args) => payments::estimate(client, out, args).await,
         Verb::Wallet(verb) => wallet::run(verb, client, out).await,
         Verb::Events(args) => events::run(client, out, &args).await,
+        Verb::Webhook(verb) => webhooks::run(verb, client, out).await,
     }
 }
 

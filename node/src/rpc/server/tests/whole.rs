@@ -37,6 +37,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
         swaps: Arc::clone(&node.swaps),
         towers: Arc::clone(&node.towers),
         tokens: Arc::clone(&node.tokens),
+        webhooks: Arc::clone(&node.webhooks),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),
