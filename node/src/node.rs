@@ -180,7 +180,7 @@ impl Node {
         environment: Environment,
     ) -> Result<Self, StartError> {
         let tasks = Tasks::new();
-        let committer = begin_commits(&environment).map_err(StartError::Thread)?;
+        let committer = begin_commits(&environment, &tasks).map_err(StartError::Thread)?;
         let started =
             Self::assemble(config, &keys, environment, committer.clone(), tasks.clone()).await;
         if started.is_err() {

@@ -61,7 +61,8 @@ impl Splice {
     fn of(details: &ChannelDetails) -> Option<Self> {
         let splice = pending_splice(details).filter(|splice| splice.txid.is_some())?;
         let capacity_sat = splice.capacity_sat?;
-        let added_sat = capacity_sat.checked_signed_diff(details.channel_value_satoshis)?;
+        let before_sat = i64::try_from(details.channel_value_satoshis).ok()?;
+        let added_sat = i64::try_from(capacity_sat).ok()? - before_sat;
         Some(Self { by_us: splice.fee_sat.is_some(), added_sat, capacity_sat })
     }
 

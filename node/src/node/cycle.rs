@@ -7,12 +7,29 @@ use crate::runtime::Tasks;
 use crate::store::Committer;
 
 /// Begins the commit cycle. It outlives all tasks: the last batch is written after they have ended.
-pub(super) fn begin_commits(environment: &Environment) -> std::io::Result<Committer> {
+///
+/// Once one of `tasks` panics nothing is written any more, and nothing leaves: what that task left
+/// half done must not become durable.
+pub(super) fn begin_commits(
+    environment: &Environment,
+    tasks: &Tasks,
+) -> std::io::Result<Committer> {
     let committer = Committer::new(Arc::clone(&environment.store));
+    let cycle = Tasks::new();
     match environment.committing {
         Committing::Thread => drop(committer.run_thread()?),
-        Committing::Inline => Tasks::new().spawn("commit", committer.clone().run_task()),
+        Committing::Inline => cycle.spawn("commit", committer.clone().run_task()),
     }
+    let (others, writer) = (tasks.clone(), committer.clone());
+    tasks.spawn("panic watch", async move {
+        let why = tokio::select! {
+            biased;
+            () = others.stopped() => return,
+            why = others.broken() => why,
+            why = cycle.broken() => why,
+        };
+        writer.give_up(&why);
+    });
     Ok(committer)
 }
 

@@ -214,7 +214,7 @@ impl TowerProcess {
         environment: Environment,
     ) -> Result<Self, StartTowerError> {
         let tasks = Tasks::new();
-        let committer = begin_commits(&environment).map_err(StartTowerError::Thread)?;
+        let committer = begin_commits(&environment, &tasks).map_err(StartTowerError::Thread)?;
         let started = Self::assemble(config, keys, environment, committer.clone(), &tasks).await;
         if started.is_err() {
             end(&tasks, &committer).await;

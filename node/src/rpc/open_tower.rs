@@ -53,7 +53,7 @@ pub fn serve(tower: Arc<Tower>, listener: TcpListener, tasks: &Tasks) {
             };
             let Some(Ok(guest)) = guest else { return };
             let (tower, stop) = (Arc::clone(&tower), own.clone());
-            own.spawn("open tower client", async move {
+            own.spawn_apart("open tower client", async move {
                 let service = service_fn(move |request| {
                     let tower = Arc::clone(&tower);
                     async move { Ok::<_, Infallible>(answer(&tower, request).await) }

@@ -211,10 +211,20 @@ impl Committer {
     /// Waits until the store fails; pending for ever while it works.
     pub async fn failed(&self) -> String {
         let mut progress = self.shared.progress.subscribe();
-        match progress.wait_for(|p| p.failed.is_some()).await {
-            Ok(p) => p.failed.as_deref().unwrap_or_default().to_owned(),
-            Err(_) => std::future::pending().await,
-        }
+        // The sender lives in `self`, so waiting cannot fail.
+        let failed = progress.wait_for(|p| p.failed.is_some()).await;
+        failed.ok().and_then(|p| p.failed.as_deref().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Ends the node's writing for good: what is pending never becomes durable, and nothing more
+    /// leaves. For a state in memory that cannot be trusted any more.
+    pub fn give_up(&self, why: &str) {
+        tracing::error!(why, "the node stops writing and answering");
+        self.shared.progress.send_modify(|p| {
+            p.failed.get_or_insert_with(|| why.into());
+        });
+        self.shared.pending.lock().kick();
+        self.wake();
     }
 
     /// Returns the value at `key`, pending writes included.

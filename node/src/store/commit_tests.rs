@@ -234,6 +234,21 @@ async fn panic_on_the_commit_thread_is_a_failure_not_a_hang() {
     assert!(thread.join().is_err());
 }
 
+#[tokio::test]
+async fn after_giving_up_nothing_becomes_durable() {
+    let (disk, committer) = on_memory();
+    let thread = committer.run_thread().unwrap();
+    committer.durable(committer.enqueue(put("a", "1"))).await.unwrap();
+    committer.give_up("a task panicked");
+    committer.give_up("another one");
+    assert_eq!(committer.failed().await, "a task panicked");
+    let ticket = committer.enqueue(put("b", "2"));
+    let error = committer.durable(ticket).await.unwrap_err();
+    assert!(error.to_string().contains("a task panicked"), "{error}");
+    thread.join().unwrap();
+    assert_eq!(disk.commits(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_share_batches_and_none_waits_for_ever() {
     const WRITERS: u64 = 64;

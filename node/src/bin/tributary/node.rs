@@ -205,7 +205,7 @@ async fn serve(config: Config, settings: &NodeSettings) -> Result<(), CliError> 
     node.stop().await;
     match failure {
         None => Ok(()),
-        Some(why) => Err(CliError::Failed(format!("the store failed: {why}"))),
+        Some(why) => Err(CliError::Failed(format!("the node cannot go on: {why}"))),
     }
 }
 

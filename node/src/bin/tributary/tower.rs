@@ -56,7 +56,7 @@ pub async fn run(args: TowerArgs, global: Global) -> Result<(), CliError> {
     tower.stop().await;
     match failure {
         None => Ok(()),
-        Some(why) => Err(CliError::Failed(format!("the store failed: {why}"))),
+        Some(why) => Err(CliError::Failed(format!("the tower cannot go on: {why}"))),
     }
 }
 
