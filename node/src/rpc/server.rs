@@ -342,5 +342,6 @@ mod whole_swaps;
 #[cfg(test)]
 #[path = "server/tests/tokens.rs"]
 mod whole_tokens;
+#[cfg(test)]
 #[path = "server/tests/webhooks.rs"]
 mod whole_webhooks;

@@ -87,6 +87,7 @@ mod tests {
             let success = PaymentEvent::Succeeded {
                 id,
                 preimage: Preimage([2; 32]),
+                parts: 1,
                 amount_msat: 1,
                 fee_msat: 0,
             };

@@ -167,7 +167,8 @@ impl Webhooks {
     ///
     /// [`WebhookError::Unknown`].
     pub fn get(&self, id: EndpointId) -> Result<EndpointView, WebhookError> {
-        Ok(self.view(&self.endpoint(id)?))
+        let endpoint = self.endpoint(id)?;
+        Ok(self.view(&endpoint))
     }
 
     /// Makes an endpoint, once per key, and returns it with its secret.
