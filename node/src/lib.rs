@@ -21,6 +21,8 @@ pub mod rpc;
 pub mod runtime;
 pub mod store;
 pub mod swaps;
+pub mod tokens;
 pub mod tower;
 pub mod unroll;
 pub mod wallet;
+pub mod webhooks;

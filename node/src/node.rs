@@ -39,13 +39,15 @@ use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::tower_link::GrpcTowers;
-use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
+use crate::rpc::{self, CallLimits, Door, EventTexts, Facts, Gate, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
+use crate::tokens::{TokenParts, Tokens};
 use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
@@ -149,8 +151,12 @@ pub struct Node {
     pub swaps: Arc<Swaps>,
     /// The towers that guard it.
     pub towers: Arc<Towers>,
+    /// Tokens with limits.
+    pub tokens: Arc<Tokens>,
     /// The payments service.
     pub payments: Arc<Payments>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
@@ -192,7 +198,13 @@ impl Node {
     ) -> Result<Self, StartError> {
         claim_store(&committer, keys.node_id(), config.network)?;
         let door = Door::new();
-        let rpc_address = serve_rpc(&config, &environment, &door, &tasks).await?;
+        let tokens = Arc::new(Tokens::open(TokenParts {
+            secret: keys.token_secret(),
+            committer: committer.clone(),
+            clock: Arc::clone(&environment.clock),
+            entropy: Arc::clone(&environment.entropy),
+        })?);
+        let rpc_address = serve_rpc(&config, &environment, &door, &tokens, &tasks).await?;
         let asked_to_stop = CancellationToken::new();
         let journal = Journal::open(committer.clone(), Arc::clone(&environment.clock))?;
         let tip = environment.chain.tip().await?;
@@ -272,6 +284,7 @@ impl Node {
             Arc::clone(&environment.entropy),
             payment_defaults(&config),
             config.network,
+            Arc::clone(tokens.ledger()),
         )?);
         let channels = Arc::new(Channels::open(ChannelParts {
             journal: journal.clone(),
@@ -283,6 +296,7 @@ impl Node {
             entropy: Arc::clone(&environment.entropy),
             broadcasts: broadcasts.clone(),
             renewal: renewal(&config),
+            ledger: Arc::clone(tokens.ledger()),
         })?);
         let onchain = Arc::new(OnChain::new(
             Arc::clone(&wallet),
@@ -414,12 +428,25 @@ impl Node {
         };
         let ticket = journal.append(&[DomainEvent::Node(started)], Batch::default());
         committer.durable(ticket).await?;
+        let webhooks = Arc::new(Webhooks::open(webhooks::Parts {
+            committer: committer.clone(),
+            journal: journal.clone(),
+            writer: Arc::new(EventTexts::new(Arc::clone(&payments), Arc::clone(&channels))),
+            secrets: keys.webhook_secrets(),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            policy: WebhookPolicy::new(&config.webhook),
+            tasks: tasks.clone(),
+        })?);
+        webhooks.start();
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
             swaps: Arc::clone(&swaps),
             towers: Arc::clone(&towers),
+            tokens: Arc::clone(&tokens),
+            webhooks: Arc::clone(&webhooks),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -458,7 +485,9 @@ impl Node {
             batches,
             swaps,
             towers,
+            tokens,
             payments,
+            webhooks,
             sync,
             listening,
             rpc_address,
@@ -486,6 +515,7 @@ async fn serve_rpc(
     config: &Config,
     environment: &Environment,
     door: &Door,
+    tokens: &Arc<Tokens>,
     tasks: &Tasks,
 ) -> Result<String, StartError> {
     if config.rpc.listen.is_empty() {
@@ -498,9 +528,12 @@ async fn serve_rpc(
     let address = listener.local_addr().map_err(cannot_listen)?.to_string();
     let files = TlsFiles { cert: config.tls_cert_file(), key: config.tls_key_file() };
     let tls =
-        TlsIdentity::load_or_create(&files, &config.rpc.tls_extra_names, &*environment.clock)?;
+        TlsIdentity::load_or_create(&files, &config.rpc.tls_extra_names, &*environment.clock)?
+            .asking_for(config.client_ca_file().as_deref())?;
     let token = AdminToken::load_or_create(&config.token_file(), &*environment.entropy)?;
-    rpc::serve(door.clone(), listener, &tls, Authenticator::new(token), tasks).await?;
+    let authenticator = Authenticator::new(token, Arc::clone(tokens));
+    let gate = Gate::new(authenticator, CallLimits::new(&config.rpc));
+    rpc::serve(door.clone(), listener, &tls, &gate, tasks).await?;
     let connection =
         Connection { rpc: address.clone(), tls_cert: files.cert, token_file: config.token_file() };
     connection.write(&config.data_dir().join(CONNECTION_FILE))?;

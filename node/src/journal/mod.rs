@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use event::{
-    BatchEvent, ChannelEvent, DomainEvent, InvoiceEvent, NodeEvent, PaymentEvent,
-    PaymentRequestKind, SwapEvent, SwapKind, SwapState,
+    BatchEvent, ChannelEvent, DomainEvent, EndpointId, EventKind, InvoiceEvent, NodeEvent,
+    PaymentEvent, PaymentRequestKind, SwapEvent, SwapKind, SwapState, WebhookEvent, WebhookTrouble,
 };
 pub use idempotency::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
 

@@ -107,6 +107,23 @@ pub enum Table {
     Swap,
     /// What blocks said of outputs of swaps, and the last blocks read, one value.
     SwapSeen,
+    /// Tokens that were baked, by id.
+    Token,
+    /// Narrowed tokens that were revoked, by the name of their last link.
+    TokenRevoked,
+    /// What was taken from each budget, by the name of the link that set it.
+    TokenAccount,
+    /// What is set aside in them, by what for.
+    TokenReservation,
+    /// Webhook endpoints, by their ids.
+    Webhook,
+    /// How far each endpoint came in the log of events, by its id.
+    WebhookProgress,
+    /// Events that an endpoint does not have although it came past them, by endpoint and sequence
+    /// (big endian).
+    WebhookPending,
+    /// Events that were given up, by endpoint and sequence (big endian).
+    WebhookDead,
 }
 
 impl Table {
@@ -161,6 +178,14 @@ impl Table {
             Table::Settlement => "settlement",
             Table::Swap => "swap",
             Table::SwapSeen => "swap-seen",
+            Table::Token => "token",
+            Table::TokenRevoked => "token-revoked",
+            Table::TokenAccount => "token-account",
+            Table::TokenReservation => "token-reservation",
+            Table::Webhook => "webhook",
+            Table::WebhookProgress => "webhook-progress",
+            Table::WebhookPending => "webhook-pending",
+            Table::WebhookDead => "webhook-dead",
             Table::Revocable => "revocable",
             Table::Revealed => "revealed",
             Table::RevealedNext => "revealed-next",
