@@ -69,6 +69,10 @@ bench-batches *ARGS: build-node
 bench-tower *ARGS:
     cargo run --release -p benches --bin tower -- {{ ARGS }}
 
+# Measure the interface: calls per second over TLS, and what it adds to a payment.
+bench-api *ARGS: build-node
+    cargo run --release -p benches --bin api -- {{ ARGS }}
+
 # Measure a node's start and memory, e.g. `just bench-start --channels 100`.
 bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}
