@@ -1,6 +1,7 @@
 //! The words that `tributary` understands.
 
 mod batch;
+pub mod payout;
 pub mod run;
 pub mod token;
 pub mod tower;
@@ -115,6 +116,9 @@ pub enum Verb {
     /// Let the node tell others what happens, over HTTP
     #[command(subcommand)]
     Webhook(webhook::WebhookVerb),
+    /// Pay many at once, from a file
+    #[command(subcommand)]
+    Payout(payout::PayoutVerb),
     /// Stop the node in order
     Stop(MutationArgs),
     /// Print completions for a shell
@@ -515,6 +519,7 @@ pub enum EventKindArg {
     Batch,
     Swap,
     Webhook,
+    Payout,
 }
 
 /// `completions`
@@ -579,6 +584,12 @@ mod tests {
             "peers --limit 0".to_owned(),
             "webhook update 00112233445566778899aabbccddeeff".to_owned(),
             "webhook replay 00112233445566778899aabbccddeeff".to_owned(),
+            "payout create".to_owned(),
+            "payout create f --every 2w --budget 5".to_owned(),
+            "payout create f --every 1d".to_owned(),
+            "payout create f --runs 3".to_owned(),
+            "payout create f --accept 5 --yes".to_owned(),
+            "payout accept 00112233445566778899aabbccddeeff".to_owned(),
         ] {
             let all = ["tributary"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(all).expect_err(&words);
