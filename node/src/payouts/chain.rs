@@ -191,12 +191,19 @@ impl Payouts {
                 work.failures += 1;
                 let wait = self.parts.policy.wait_after(work.failures);
                 work.wait_until = Some(Instant::now() + wait);
+                let reason = match error {
+                    SpendError::Declined { .. } => LineReason::FeeTooHigh,
+                    _ => LineReason::Liquidity,
+                };
                 let why = match error {
                     SpendError::Declined { .. } => {
                         "on chain: the fee is above the bound that was accepted; waiting for lower feerates".to_owned()
                     }
                     error => format!("on chain: {error}"),
                 };
+                for line in &lines {
+                    self.waits(live, line, reason, &why);
+                }
                 self.say(live, state, &why);
                 Ok(None)
             }
@@ -245,6 +252,8 @@ impl Payouts {
                 paid_msat: line.amount_msat,
                 fee_msat,
                 begun_ms,
+                reason: None,
+                detail: String::new(),
                 ..line.clone()
             };
             line.put(before.id, &mut batch);

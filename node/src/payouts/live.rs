@@ -140,6 +140,9 @@ impl Payouts {
             self.parts.ledger.settle(Subject::Payout(live.id), Some(new_msat), &mut batch)
         });
         after.put(&mut batch);
+        if after.state.is_final() != state.record.state.is_final() {
+            after.put_open(&mut batch);
+        }
         if let Some((key, fingerprint)) = key {
             let now = self.parts.journal.now();
             let answer = encode(&after);

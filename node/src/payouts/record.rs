@@ -229,6 +229,10 @@ impl PayoutRecord {
 
     pub(super) fn put(&self, batch: &mut Batch) {
         batch.put(Table::Payout.key(self.id.0), encode(self));
+    }
+
+    /// Writes whether it is among those that have not ended.
+    pub(super) fn put_open(&self, batch: &mut Batch) {
         let open = Table::PayoutOpen.key(self.id.0);
         match self.state.is_final() {
             true => batch.delete(open),
@@ -238,6 +242,7 @@ impl PayoutRecord {
 
     pub(super) fn put_new(&self, batch: &mut Batch) {
         self.put(batch);
+        self.put_open(batch);
         let place = [&self.created_ms.to_be_bytes()[..], &self.id.0].concat();
         batch.put(Table::PayoutIndex.key(place), Vec::new());
     }

@@ -246,6 +246,8 @@ impl Payouts {
                 payment: Some(payment),
                 attempts: line.attempts.saturating_add(1),
                 begun_ms: Some(now_ms),
+                reason: None,
+                detail: String::new(),
                 ..line.clone()
             };
             let mut after = state.record.clone();
@@ -283,6 +285,9 @@ impl Payouts {
         };
         if let Some(wait) = wait {
             self.say(live, &mut state, &error.to_string());
+            if let Begun::Short = wait {
+                self.waits(live, &line, reason, &error.to_string());
+            }
             return Ok(wait);
         }
         let line = LineRecord {
@@ -358,6 +363,18 @@ impl Payouts {
     fn decided(&self, state: &State, input: Input) -> Decision {
         decide(&state.record, input, self.now_ms())
             .expect("only what callers ask for is ever refused")
+    }
+
+    /// Notes why a line waits, if that is new. Called under the payout's lock.
+    pub(super) fn waits(&self, live: &Live, line: &LineRecord, reason: LineReason, detail: &str) {
+        if line.reason == Some(reason) {
+            return;
+        }
+        let detail = detail.to_owned();
+        let mut batch = Batch::default();
+        LineRecord { reason: Some(reason), detail, ..line.clone() }.put(live.id, &mut batch);
+        // Whoever looks waits for it; nothing leaves by it.
+        let _ticket = self.parts.committer.enqueue(batch);
     }
 
     /// Says why nothing goes on, if it was not said before.

@@ -129,7 +129,7 @@ mod tests {
         }
         for role in [Role::Payer, Role::Receiver] {
             let has = METHODS.keys().filter(|name| role.has(name)).count();
-            let expected = if role == Role::Payer { 18 } else { 9 };
+            let expected = if role == Role::Payer { 19 } else { 9 };
             assert_eq!(has, expected, "{role:?} names a method that is not there");
         }
     }

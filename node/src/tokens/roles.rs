@@ -36,7 +36,7 @@ const NOT_OPERATORS: [&str; 6] = [
 ];
 
 /// Of payouts a payer sees those whose ids it knows.
-const PAYER: [&str; 18] = [
+const PAYER: [&str; 19] = [
     "tributary.v1.Node/GetInfo",
     "tributary.v1.Payments/Decode",
     "tributary.v1.Payments/EstimateRoute",
@@ -54,6 +54,7 @@ const PAYER: [&str; 18] = [
     "tributary.v1.Payouts/Get",
     "tributary.v1.Payouts/Watch",
     "tributary.v1.Payouts/ListLines",
+    "tributary.v1.Payouts/ExportLines",
     "tributary.v1.Payouts/GetReconciliation",
 ];
 

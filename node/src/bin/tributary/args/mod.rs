@@ -584,12 +584,6 @@ mod tests {
             "peers --limit 0".to_owned(),
             "webhook update 00112233445566778899aabbccddeeff".to_owned(),
             "webhook replay 00112233445566778899aabbccddeeff".to_owned(),
-            "payout create".to_owned(),
-            "payout create f --every 2w --budget 5".to_owned(),
-            "payout create f --every 1d".to_owned(),
-            "payout create f --runs 3".to_owned(),
-            "payout create f --accept 5 --yes".to_owned(),
-            "payout accept 00112233445566778899aabbccddeeff".to_owned(),
         ] {
             let all = ["tributary"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(all).expect_err(&words);

@@ -228,3 +228,27 @@ pub struct PayoutReconcileArgs {
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::args::Cli;
+
+    #[test]
+    fn nonsense_is_wrong_usage() {
+        for words in [
+            "payout create",
+            "payout create f --every 2w --budget 5",
+            "payout create f --every 1d",
+            "payout create f --runs 3",
+            "payout create f --accept 5 --yes",
+            "payout accept 00112233445566778899aabbccddeeff",
+            "payout show 0011",
+        ] {
+            let all = ["tributary"].into_iter().chain(words.split(' '));
+            let error = Cli::try_parse_from(all).expect_err(words);
+            assert_eq!(error.exit_code(), 2, "{words}");
+        }
+    }
+}
