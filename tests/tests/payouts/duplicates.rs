@@ -70,10 +70,10 @@ async fn scenario(net: &mut Cluster) {
     let id = made.id;
     let accepted = all(net, id, &agreed(&made), "a").await;
     assert_eq!(accepted.state, PayoutState::Running);
-    let paused = all(net, id, &Ask::Pause, "p").await;
-    assert_eq!(paused.state, PayoutState::Paused);
     let id_held = held.hash.inbound_id();
     tests::e2e::received(net, PAYEE, id_held, node::payments::PaymentState::Held).await;
+    let paused = all(net, id, &Ask::Pause, "p").await;
+    assert_eq!(paused.state, PayoutState::Paused);
     let resumed = all(net, id, &Ask::Resume, "r").await;
     assert_eq!(resumed.state, PayoutState::Running);
     net.node(PAYEE).payments.settle(tests::e2e::preimage(7)).await.unwrap();
