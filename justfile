@@ -93,6 +93,10 @@ bench-simnet *ARGS:
 hunt *ARGS:
     cargo run --release -p simnet -- hunt {{ ARGS }}
 
+# Pay a file of 10,000 lines, 3 % of them bad, with the power cut three times in the middle.
+payouts:
+    cargo test -p tests --test payouts ten_thousand -- --ignored --nocapture
+
 # Kill node processes in the middle of a burst, KILLS times, and count every satoshi afterwards.
 soak KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture

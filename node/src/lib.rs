@@ -16,6 +16,7 @@ pub mod lightning;
 pub mod node;
 pub mod onchain;
 pub mod payments;
+pub mod payouts;
 pub mod production;
 pub mod rpc;
 pub mod runtime;

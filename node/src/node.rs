@@ -7,6 +7,7 @@
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
 mod chores;
+mod claim;
 mod cycle;
 mod policies;
 mod services;
@@ -16,18 +17,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, Network, Txid};
+use bitcoin::{Amount, Txid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::{self, BatchPolicy, Batches};
+use crate::chain::ChainError;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::virtual_confirmation::VirtualConfirmations;
-use crate::chain::{BlockRef, ChainError};
 use crate::channels::{ChannelParts, Channels};
-use crate::config::{ChainBackend, Config, network_name};
+use crate::config::{ChainBackend, Config};
 use crate::environment::{Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
 use crate::keys::Keys;
@@ -35,6 +36,7 @@ use crate::lightning::types::NodeId;
 use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::payouts::{self, PayoutPolicy, Payouts};
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
@@ -49,6 +51,7 @@ use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
 use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use chores::{announce, housekeeping};
+use claim::{birthday, claim_store};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 use services::Services;
@@ -157,6 +160,8 @@ pub struct Node {
     pub payments: Arc<Payments>,
     /// The endpoints that are told of events.
     pub webhooks: Arc<Webhooks>,
+    /// Many payments from one file.
+    pub payouts: Arc<Payouts>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
@@ -439,6 +444,21 @@ impl Node {
             tasks: tasks.clone(),
         })?);
         webhooks.start();
+        let payouts = Arc::new(Payouts::open(payouts::Parts {
+            committer: committer.clone(),
+            journal: journal.clone(),
+            payments: Arc::clone(&payments),
+            lightning: Arc::clone(&lightning),
+            onchain: Arc::clone(&onchain),
+            ledger: Arc::clone(tokens.ledger()),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            sync: sync.clone(),
+            network: config.network,
+            policy: PayoutPolicy::new(&config.payouts),
+            tasks: tasks.clone(),
+        })?);
+        payouts.start();
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
@@ -447,6 +467,7 @@ impl Node {
             towers: Arc::clone(&towers),
             tokens: Arc::clone(&tokens),
             webhooks: Arc::clone(&webhooks),
+            payouts: Arc::clone(&payouts),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -488,6 +509,7 @@ impl Node {
             tokens,
             payments,
             webhooks,
+            payouts,
             sync,
             listening,
             rpc_address,
@@ -543,44 +565,4 @@ async fn serve_rpc(
 /// The height that every part of the node has seen; 0 before the first look.
 fn synced_height(state: &SyncState) -> u32 {
     state.synced.map_or(0, |block| block.height)
-}
-
-/// Notes whose store this is, or refuses another's.
-fn claim_store(committer: &Committer, node: NodeId, network: Network) -> Result<(), StartError> {
-    let network = network_name(network).to_owned();
-    let ours = format!("{node} {network}");
-    let key = Table::Meta.key("owner");
-    match committer.get(&key)? {
-        None => {
-            let mut batch = Batch::default();
-            batch.put(key, ours.into_bytes());
-            let _durable_with_the_first_event = committer.enqueue(batch);
-            Ok(())
-        }
-        Some(found) if found == ours.as_bytes() => Ok(()),
-        Some(found) => {
-            let found = String::from_utf8_lossy(&found).into_owned();
-            let (found_node, found_network) = found.split_once(' ').unwrap_or((&found, "?"));
-            Err(StartError::OtherNode {
-                found_node: found_node.to_owned(),
-                found_network: found_network.to_owned(),
-                node,
-                network,
-            })
-        }
-    }
-}
-
-/// The block a new wallet starts at: the configured height, else the tip.
-async fn birthday(
-    config: &Config,
-    environment: &Environment,
-    tip: BlockRef,
-) -> Result<Option<BlockRef>, ChainError> {
-    let height = config.chain.birthday_height;
-    if height == 0 || height >= tip.height {
-        return Ok(Some(tip));
-    }
-    let hash = environment.chain.block_hash(height).await?;
-    Ok(hash.map(|hash| BlockRef { height, hash }))
 }

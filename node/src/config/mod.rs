@@ -6,6 +6,7 @@
 //! written. No secret is read here: a [`SecretRef`] is resolved where it is used.
 
 mod load;
+mod payouts;
 mod secret;
 mod text;
 mod tower;
@@ -18,6 +19,7 @@ use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
+pub use payouts::PayoutConfig;
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
@@ -57,6 +59,8 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// Events told over HTTP.
     pub webhook: WebhookConfig,
+    /// Many payments from one file.
+    pub payouts: PayoutConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -78,6 +82,7 @@ impl Default for Config {
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
             webhook: WebhookConfig::default(),
+            payouts: PayoutConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

@@ -40,6 +40,7 @@ impl Config {
         self.validate_rpc()?;
         self.validate_tower()?;
         self.webhook.validate()?;
+        self.payouts.validate()?;
         self.validate_addresses()
     }
 
@@ -538,6 +539,12 @@ mod tests {
             ("webhook.retry_longest_seconds", |c| c.webhook.retry_longest_seconds = 0),
             ("webhook.give_up_seconds", |c| c.webhook.give_up_seconds = u64::MAX),
             ("webhook.dead_letters_max", |c| c.webhook.dead_letters_max = 0),
+            ("payouts.lines_max", |c| c.payouts.lines_max = 0),
+            ("payouts.open_max", |c| c.payouts.open_max = 0),
+            ("payouts.concurrency", |c| c.payouts.concurrency = 101),
+            ("payouts.time_limit_seconds", |c| c.payouts.time_limit_seconds = 0),
+            ("payouts.retry_first_ms", |c| c.payouts.retry_first_ms = 0),
+            ("payouts.retry_longest_seconds", |c| c.payouts.retry_longest_seconds = 86_401),
             ("webhook.rotation_grace_seconds", |c| c.webhook.rotation_grace_seconds = u64::MAX),
         ];
         for (key, break_it) in table {

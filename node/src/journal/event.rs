@@ -6,6 +6,7 @@ use bitcoin::OutPoint;
 use channel_contracts::batch::{BatchId, HubPhase, RegistrationId, SwapId, UserPhase};
 use serde::{Deserialize, Serialize};
 
+use super::payout::PayoutEvent;
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
 use crate::lightning::{CloseKind, FailureReason};
 
@@ -27,6 +28,8 @@ pub enum DomainEvent {
     Node(NodeEvent),
     /// To a webhook endpoint.
     Webhook(WebhookEvent),
+    /// To a payout.
+    Payout(PayoutEvent),
 }
 
 /// What an event is about.
@@ -47,6 +50,7 @@ pub enum EventKind {
     Batch,
     Swap,
     Webhook,
+    Payout,
 }
 
 impl DomainEvent {
@@ -60,6 +64,7 @@ impl DomainEvent {
             Self::Swap(_) => EventKind::Swap,
             Self::Node(_) => EventKind::Node,
             Self::Webhook(_) => EventKind::Webhook,
+            Self::Payout(_) => EventKind::Payout,
         }
     }
 }

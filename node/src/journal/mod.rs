@@ -6,6 +6,7 @@
 
 mod event;
 mod idempotency;
+mod payout;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use event::{
     PaymentEvent, PaymentRequestKind, SwapEvent, SwapKind, SwapState, WebhookEvent, WebhookTrouble,
 };
 pub use idempotency::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
+pub use payout::{PayoutEvent, PayoutId, PayoutStep};
 
 use crate::environment::Clock;
 use crate::store::{Batch, Committer, StoreError, Table, Ticket};

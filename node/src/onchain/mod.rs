@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize, serialize};
-use bitcoin::{Address, Amount, FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{Address, Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
 use parking_lot::Mutex;
 
 use crate::chain::broadcast::BroadcastQueue;
@@ -206,6 +206,43 @@ impl OnChain {
         payer.agreed()?;
         let built = built?;
         Ok((built.transaction, built.ticket))
+    }
+
+    /// Pays `outputs` in one transaction, for a caller with records of its own: they are in the
+    /// batch that `beside` gives, told the transaction and its fee; `None` if that is too much.
+    /// Once the ticket is durable the transaction is given to [`OnChain::publish`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SpendError`].
+    pub(crate) fn pay_many(
+        &self,
+        outputs: &[TxOut],
+        feerate: FeeRate,
+        mut beside: impl FnMut(&Transaction, Amount) -> Option<Batch>,
+    ) -> Result<(Transaction, Ticket), SpendError> {
+        let paid = outputs.iter().map(|output| output.value).sum::<Amount>();
+        let _one_at_a_time = self.sending.lock();
+        let mut record = |transaction: &Transaction, cost: Amount| {
+            // No output is the wallet's own, so what leaves beyond them is the fee.
+            beside(transaction, cost.checked_sub(paid).unwrap_or(Amount::ZERO))
+        };
+        let built = self.wallet.pay_many_beside(outputs, feerate, &mut record)?;
+        Ok((built.transaction, built.ticket))
+    }
+
+    /// Broadcasts a transaction of [`OnChain::pay_many`].
+    pub(crate) fn publish(&self, transaction: Transaction) -> Txid {
+        self.broadcast(transaction)
+    }
+
+    /// The feerate asked for, or the estimate of the moment.
+    ///
+    /// # Errors
+    ///
+    /// [`SpendError::FeerateOutOfRange`].
+    pub(crate) fn feerate_of(&self, asked: Option<u64>) -> Result<FeeRate, SpendError> {
+        self.feerate(asked, FeePurpose::Normal)
     }
 
     /// Replaces an unconfirmed transaction of ours by one that pays more, as [`OnChain::send`].

@@ -42,7 +42,7 @@ pub struct Payments {
     pub(super) defaults: PaymentDefaults,
     pub(super) network: bitcoin::Network,
     ledger: Arc<Ledger>,
-    open: Mutex<HashMap<PaymentId, watch::Sender<Latest>>>,
+    pub(super) open: Mutex<HashMap<PaymentId, watch::Sender<Latest>>>,
     /// Held while an invoice is made: of concurrent duplicates one is first.
     pub(super) making: Mutex<()>,
     pub(super) retries: Retries,
@@ -134,18 +134,13 @@ impl Payments {
         self.pay_from(request, key, None)
     }
 
-    /// As [`Payments::pay`], out of `purse`: the amount and the most it may cost are set aside in
-    /// the batch of the payment's first record, and what it did not cost is given back in the
-    /// batch of its outcome.
-    ///
-    /// # Errors
-    ///
-    /// See [`PayError`].
-    pub fn pay_from(
+    /// Starts a payment as its callers in `beside.rs` want it.
+    pub(super) fn begin(
         &self,
         request: &PayRequest,
         key: Option<&IdempotencyKey>,
         purse: Option<&Purse>,
+        beside: impl FnOnce(PaymentId, &mut Batch),
     ) -> Result<PaymentWatch, PayError> {
         let fingerprint = Fingerprint::of(request);
         let now = self.journal.now();
@@ -176,6 +171,7 @@ impl Payments {
                 .transpose()?;
             let decision = decide(id, None, input).expect("a new id has no payment yet");
             self.idempotency.record(&mut batch, key, fingerprint, id.as_ref(), now);
+            beside(id, &mut batch);
             self.record(&mut open, id, &decision.events, batch);
             decision.effects
         };
@@ -209,7 +205,7 @@ impl Payments {
     }
 
     /// The payment that pays or paid `hash`, unless it failed.
-    fn paid_before(
+    pub(super) fn paid_before(
         &self,
         open: &HashMap<PaymentId, watch::Sender<Latest>>,
         hash: PaymentHash,
@@ -291,7 +287,7 @@ impl Payments {
         })
     }
 
-    pub(super) fn default_fee_msat(&self, amount_msat: u64) -> u64 {
+    pub(crate) fn default_fee_msat(&self, amount_msat: u64) -> u64 {
         self.defaults
             .max_fee_base_msat
             .saturating_add(amount_msat.saturating_mul(self.defaults.max_fee_ppm) / 1_000_000)

@@ -11,7 +11,7 @@ use proto::v1::event::Kind;
 use super::channel_view::closing_cause;
 use super::convert::outpoint;
 use super::payment_view::{direction, failure_of, given_back, kind};
-use super::{batch_view, swaps};
+use super::{batch_view, payout_view, swaps};
 use crate::channels::{ChannelRecord, Channels};
 use crate::journal::{
     BatchEvent, ChannelEvent, DomainEvent, Entry, EventKind, InvoiceEvent, NodeEvent, PaymentEvent,
@@ -40,6 +40,7 @@ pub(super) fn written_kind(kind: EventKind) -> v1::EventKind {
         EventKind::Batch => v1::EventKind::Batch,
         EventKind::Swap => v1::EventKind::Swap,
         EventKind::Webhook => v1::EventKind::Webhook,
+        EventKind::Payout => v1::EventKind::Payout,
     }
 }
 
@@ -57,6 +58,7 @@ pub(super) fn read_kind(kind: v1::EventKind) -> Option<EventKind> {
         v1::EventKind::Batch => EventKind::Batch,
         v1::EventKind::Swap => EventKind::Swap,
         v1::EventKind::Webhook => EventKind::Webhook,
+        v1::EventKind::Payout => EventKind::Payout,
     })
 }
 
@@ -85,6 +87,7 @@ pub(super) fn event(records: &Records<'_>, entry: &Entry) -> Result<v1::Event, S
         DomainEvent::Swap(event) => Some(Kind::Swap(swap(event))),
         DomainEvent::Node(event) => Some(Kind::Node(node(event))),
         DomainEvent::Webhook(event) => Some(Kind::Webhook(webhook(event))),
+        DomainEvent::Payout(event) => Some(Kind::Payout(payout_view::event(event))),
     };
     Ok(v1::Event { sequence: entry.sequence, unix_ms: entry.at_ms, kind })
 }

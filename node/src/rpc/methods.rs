@@ -33,16 +33,18 @@ pub(super) struct Method {
 }
 
 /// Methods whose cost is counted. `Channels.Open` in a batch is not, as its handler says.
-const COUNTED: [&str; 5] = [
+const COUNTED: [&str; 7] = [
     "tributary.v1.Payments/Pay",
     "tributary.v1.Payments/PayStream",
     "tributary.v1.Wallet/Send",
     "tributary.v1.Wallet/BumpFee",
     "tributary.v1.Channels/Open",
+    "tributary.v1.Payouts/Accept",
+    "tributary.v1.Payouts/Retry",
 ];
 
 /// Methods that change something and cost nothing.
-const FREE: [&str; 19] = [
+const FREE: [&str; 24] = [
     "tributary.v1.Node/ConnectPeer",
     "tributary.v1.Node/DisconnectPeer",
     "tributary.v1.Node/Stop",
@@ -62,6 +64,11 @@ const FREE: [&str; 19] = [
     "tributary.v1.Webhooks/RotateSecret",
     "tributary.v1.Webhooks/SendTest",
     "tributary.v1.Webhooks/Replay",
+    "tributary.v1.Payouts/Create",
+    "tributary.v1.Payouts/CreateStream",
+    "tributary.v1.Payouts/Pause",
+    "tributary.v1.Payouts/Resume",
+    "tributary.v1.Payouts/Cancel",
 ];
 
 /// Methods of the interface by full name, such as `tributary.v1.Payments/Pay`.
@@ -122,7 +129,7 @@ mod tests {
         }
         for role in [Role::Payer, Role::Receiver] {
             let has = METHODS.keys().filter(|name| role.has(name)).count();
-            let expected = if role == Role::Payer { 7 } else { 9 };
+            let expected = if role == Role::Payer { 19 } else { 9 };
             assert_eq!(has, expected, "{role:?} names a method that is not there");
         }
     }

@@ -34,6 +34,8 @@ mod page;
 mod payment_requests;
 mod payment_view;
 mod payments;
+mod payout_view;
+mod payouts;
 mod places;
 mod rates;
 mod refusals;

@@ -46,6 +46,8 @@ pub(super) enum List {
     Tokens = 11,
     Webhooks = 12,
     DeadLetters = 13,
+    Payouts = 14,
+    PayoutLines = 15,
 }
 
 /// Reads a page size.

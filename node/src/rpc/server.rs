@@ -15,6 +15,7 @@ use proto::v1::channels_server::ChannelsServer;
 use proto::v1::events_server::EventsServer;
 use proto::v1::node_server::NodeServer;
 use proto::v1::payments_server::PaymentsServer;
+use proto::v1::payouts_server::PayoutsServer;
 use proto::v1::tokens_server::TokensServer;
 use proto::v1::tower_server::TowerServer;
 use proto::v1::wallet_server::WalletServer;
@@ -38,6 +39,7 @@ use crate::journal::{Idempotency, Journal};
 use crate::lightning::{Lightning, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::payouts::Payouts;
 use crate::runtime::Tasks;
 use crate::store::Committer;
 use crate::swaps::Swaps;
@@ -68,6 +70,8 @@ pub struct RpcParts {
     pub tokens: Arc<Tokens>,
     /// The endpoints that are told of events.
     pub webhooks: Arc<Webhooks>,
+    /// Many payments from one file.
+    pub payouts: Arc<Payouts>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -269,6 +273,11 @@ pub async fn serve(
             gate,
         ))
         .add_service(Guarded::new(
+            PayoutsServer::new(super::payouts::PayoutsService::new(door.clone()))
+                .max_decoding_message_size(super::payouts::MESSAGE_BYTES_MAX),
+            gate,
+        ))
+        .add_service(Guarded::new(
             EventsServer::new(super::events::EventsService::new(door.clone())),
             gate,
         ));
@@ -323,6 +332,7 @@ async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus
         "tributary.v1.Tokens",
         "tributary.v1.Events",
         "tributary.v1.Webhooks",
+        "tributary.v1.Payouts",
     ] {
         health.set_service_status(service, status).await;
     }
@@ -336,6 +346,9 @@ mod whole;
 #[cfg(test)]
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
+#[cfg(test)]
+#[path = "server/tests/payouts.rs"]
+mod whole_payouts;
 #[cfg(test)]
 #[path = "server/tests/swaps.rs"]
 mod whole_swaps;

@@ -275,6 +275,27 @@ reasons! {
     /// As many webhook endpoints as there may be.
     WebhooksFull = "WEBHOOKS_FULL", ResourceExhausted,
         "delete one that is not needed, or raise webhook.endpoints_max";
+    /// No such payout.
+    PayoutUnknown = "PAYOUT_UNKNOWN", NotFound, "list the payouts";
+    /// The payout has no such line.
+    PayoutLineUnknown = "PAYOUT_LINE_UNKNOWN", NotFound, "list the payout's lines";
+    /// Lines that are none.
+    PayoutFileInvalid = "PAYOUT_FILE_INVALID", InvalidArgument,
+        "begin with a line that names the columns, and give 1 to payouts.lines_max lines";
+    /// As many payouts as there may be.
+    PayoutsFull = "PAYOUTS_FULL", ResourceExhausted,
+        "cancel one that is not needed, or raise payouts.open_max";
+    /// Something else was quoted than accepted.
+    PayoutQuote = "PAYOUT_QUOTE", FailedPrecondition,
+        "get the payout, and accept total_msat and max_fee_msat of its quote";
+    /// Some lines cannot be paid.
+    PayoutBadLines = "PAYOUT_BAD_LINES", FailedPrecondition,
+        "list the bad lines and correct the file, or set skip_bad_lines";
+    /// The payout is in a state that does not allow it.
+    PayoutState = "PAYOUT_STATE", FailedPrecondition, "get the payout and see its state";
+    /// Lines and records of payments do not agree.
+    PayoutUnbalanced = "PAYOUT_UNBALANCED", FailedPrecondition,
+        "see the message and report it; pay nothing of the payout anew";
     /// The store failed; nothing further is accepted.
     StoreFailed = "STORE_FAILED", Internal,
         "see the node's log, free the disk, and restart the node";
@@ -482,6 +503,7 @@ mod tests {
             include_str!("../../../proto/tributary/v1/tower.proto"),
             include_str!("../../../proto/tributary/v1/tokens.proto"),
             include_str!("../../../proto/tributary/v1/webhooks.proto"),
+            include_str!("../../../proto/tributary/v1/payouts.proto"),
         );
         let codes = [
             ("INVALID_ARGUMENT", Code::InvalidArgument),

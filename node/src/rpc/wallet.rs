@@ -241,6 +241,7 @@ fn transaction(info: &TransactionInfo, tip_height: u32) -> v1::WalletTransaction
         Some(Purpose::Funding) => v1::TransactionPurpose::ChannelFunding,
         Some(Purpose::Send | Purpose::SendAll(_)) => v1::TransactionPurpose::Send,
         Some(Purpose::Child) => v1::TransactionPurpose::FeeBump,
+        Some(Purpose::Payout) => v1::TransactionPurpose::Payout,
         None if info.sent == bitcoin::Amount::ZERO => v1::TransactionPurpose::Receive,
         None => v1::TransactionPurpose::Unspecified,
     };

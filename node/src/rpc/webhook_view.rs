@@ -52,6 +52,7 @@ fn name(kind: &Kind) -> Option<String> {
         Kind::Peer(event) => ("peer", if event.connected { "CONNECTED" } else { "GONE" }, ""),
         Kind::Node(event) => ("node", event.kind().as_str_name(), "NODE_EVENT_KIND_"),
         Kind::Swap(event) => ("swap", event.state().as_str_name(), "SWAP_STATE_"),
+        Kind::Payout(event) => ("payout", event.kind().as_str_name(), "PAYOUT_EVENT_KIND_"),
         Kind::Webhook(event) => ("webhook", event.kind().as_str_name(), "WEBHOOK_EVENT_KIND_"),
         Kind::Batch(event) => match event.subject.as_ref()? {
             Subject::Wish(wish) => ("batch.wish", wish.state().as_str_name(), "MEMBERSHIP_STATE_"),

@@ -124,12 +124,20 @@ pub enum Table {
     WebhookPending,
     /// Events that were given up, by endpoint and sequence (big endian).
     WebhookDead,
+    /// Payouts, by id.
+    Payout,
+    /// Payouts by creation time, for lists.
+    PayoutIndex,
+    /// Payouts that have not ended.
+    PayoutOpen,
+    /// Their lines, by payout and number (big endian).
+    PayoutLine,
 }
 
 impl Table {
     /// The tables whose records are written once or twice and kept: what grows with a node's
     /// years. The others hold what a node works with, written again and again.
-    pub(super) const HISTORY: [Self; 8] = [
+    pub(super) const HISTORY: [Self; 11] = [
         Self::MonitorArchive,
         Self::Journal,
         Self::Idempotency,
@@ -138,6 +146,9 @@ impl Table {
         Self::PaymentHash,
         Self::Invoice,
         Self::InvoiceIndex,
+        Self::Payout,
+        Self::PayoutIndex,
+        Self::PayoutLine,
     ];
 
     /// The table's name: the first part of its keys.
@@ -186,6 +197,10 @@ impl Table {
             Table::WebhookProgress => "webhook-progress",
             Table::WebhookPending => "webhook-pending",
             Table::WebhookDead => "webhook-dead",
+            Table::Payout => "payout",
+            Table::PayoutIndex => "payout-index",
+            Table::PayoutOpen => "payout-open",
+            Table::PayoutLine => "payout-line",
             Table::Revocable => "revocable",
             Table::Revealed => "revealed",
             Table::RevealedNext => "revealed-next",

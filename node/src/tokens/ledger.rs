@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::account::{Account, AccountId};
 use super::purse::SpendingError;
 use super::token::LinkId;
+use crate::journal::PayoutId;
 use crate::lightning::types::{ChannelRef, PaymentId};
 use crate::store::{Batch, Committer, StoreError, Table, cbor};
 
@@ -24,6 +25,8 @@ pub enum Subject {
     Payment(PaymentId),
     /// A channel that we open: what is given away with it, and its funding's fee.
     Channel(ChannelRef),
+    /// A payout: all its lines, or all runs of its schedule.
+    Payout(PayoutId),
 }
 
 impl Subject {
@@ -31,6 +34,7 @@ impl Subject {
         let rest = match self {
             Self::Payment(id) => [&b"p"[..], id.as_ref()].concat(),
             Self::Channel(id) => [&b"c"[..], id.as_ref()].concat(),
+            Self::Payout(id) => [&b"o"[..], &id.0].concat(),
         };
         Table::TokenReservation.key(rest)
     }
@@ -39,6 +43,7 @@ impl Subject {
         match Table::TokenReservation.rest(key)?.split_first()? {
             (b'p', id) => PaymentId::from_slice(id).ok().map(Self::Payment),
             (b'c', id) => ChannelRef::from_slice(id).ok().map(Self::Channel),
+            (b'o', id) => id.try_into().ok().map(PayoutId).map(Self::Payout),
             _ => None,
         }
     }

@@ -97,6 +97,25 @@ impl Purse {
         self.ledger.reserve(&self.budgets, Some(subject), most_msat, batch)
     }
 
+    /// Sets aside what all of a payout may cost, as [`Purse::reserve`]: its lines, each with the
+    /// receiver and the most it may cost, count as calls of their own.
+    ///
+    /// # Errors
+    ///
+    /// See [`SpendingError`]; `batch` is as it was.
+    pub fn reserve_all(
+        &self,
+        subject: Subject,
+        lines: impl IntoIterator<Item = (Option<NodeId>, u64)>,
+        most_msat: u64,
+        batch: &mut Batch,
+    ) -> Result<Held<'_>, SpendingError> {
+        for (payee, line_msat) in lines {
+            self.permits(payee, line_msat)?;
+        }
+        self.ledger.reserve(&self.budgets, Some(subject), most_msat, batch)
+    }
+
     /// Counts `cost_msat` as gone, in `batch`, as [`Purse::reserve`].
     ///
     /// # Errors

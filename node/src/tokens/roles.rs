@@ -26,14 +26,17 @@ pub enum Role {
 }
 
 /// What an operator may not call.
-const NOT_OPERATORS: [&str; 4] = [
+const NOT_OPERATORS: [&str; 6] = [
     "tributary.v1.Payments/Pay",
     "tributary.v1.Payments/PayStream",
     "tributary.v1.Wallet/Send",
     "tributary.v1.Batches/Withdraw",
+    "tributary.v1.Payouts/Accept",
+    "tributary.v1.Payouts/Retry",
 ];
 
-const PAYER: [&str; 7] = [
+/// Of payouts a payer sees those whose ids it knows.
+const PAYER: [&str; 19] = [
     "tributary.v1.Node/GetInfo",
     "tributary.v1.Payments/Decode",
     "tributary.v1.Payments/EstimateRoute",
@@ -41,6 +44,18 @@ const PAYER: [&str; 7] = [
     "tributary.v1.Payments/PayStream",
     "tributary.v1.Payments/WatchPayment",
     "tributary.v1.Payments/GetPayment",
+    "tributary.v1.Payouts/Create",
+    "tributary.v1.Payouts/CreateStream",
+    "tributary.v1.Payouts/Accept",
+    "tributary.v1.Payouts/Pause",
+    "tributary.v1.Payouts/Resume",
+    "tributary.v1.Payouts/Cancel",
+    "tributary.v1.Payouts/Retry",
+    "tributary.v1.Payouts/Get",
+    "tributary.v1.Payouts/Watch",
+    "tributary.v1.Payouts/ListLines",
+    "tributary.v1.Payouts/ExportLines",
+    "tributary.v1.Payouts/GetReconciliation",
 ];
 
 const RECEIVER: [&str; 9] = [

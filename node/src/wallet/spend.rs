@@ -252,6 +252,26 @@ impl Wallet {
         }
     }
 
+    /// Builds a transaction that pays `outputs`, lines of a payout. The wallet counts it as being
+    /// broadcast, and its record, the holds and the writes of `beside` become durable together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wallet::send`]; [`SpendError::Declined`] if `beside` does not want it.
+    pub(crate) fn pay_many_beside(
+        &self,
+        outputs: &[TxOut],
+        feerate: FeeRate,
+        beside: Beside<'_>,
+    ) -> Result<Built, SpendError> {
+        check_feerate(feerate)?;
+        check_outputs(outputs)?;
+        let _nobody_else_chooses = self.choosing();
+        let mut inner = self.lock();
+        let channels = inner.channel_count;
+        self.pay(&mut inner, outputs, feerate, channels, Purpose::Payout, Some(beside))
+    }
+
     fn pay(
         &self,
         inner: &mut Inner,

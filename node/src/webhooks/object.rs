@@ -4,7 +4,7 @@ use channel_contracts::batch::{BatchId, RegistrationId, SwapId};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{
-    BatchEvent, ChannelEvent, DomainEvent, EndpointId, InvoiceEvent, PaymentEvent,
+    BatchEvent, ChannelEvent, DomainEvent, EndpointId, InvoiceEvent, PaymentEvent, PayoutId,
 };
 use crate::lightning::types::{ChannelRef, PaymentHash, PaymentId};
 
@@ -22,6 +22,7 @@ pub enum Object {
     Swap(SwapId),
     Node,
     Endpoint(EndpointId),
+    Payout(PayoutId),
 }
 
 impl Object {
@@ -41,6 +42,7 @@ impl Object {
             DomainEvent::Swap(event) => Some(Self::Swap(event.swap)),
             DomainEvent::Node(_) => Some(Self::Node),
             DomainEvent::Webhook(event) => Some(Self::Endpoint(event.endpoint)),
+            DomainEvent::Payout(event) => Some(Self::Payout(event.payout)),
         }
     }
 }

@@ -11,6 +11,7 @@ use proto::v1::channels_client::ChannelsClient;
 use proto::v1::events_client::EventsClient;
 use proto::v1::node_client::NodeClient;
 use proto::v1::payments_client::PaymentsClient;
+use proto::v1::payouts_client::PayoutsClient;
 use proto::v1::tokens_client::TokensClient;
 use proto::v1::tower_client::TowerClient;
 use proto::v1::wallet_client::WalletClient;
@@ -155,6 +156,11 @@ impl Client {
     /// The service `Webhooks`.
     pub fn webhooks(&self) -> WebhooksClient<Guarded> {
         WebhooksClient::new(self.guarded())
+    }
+
+    /// The service `Payouts`.
+    pub fn payouts(&self) -> PayoutsClient<Guarded> {
+        PayoutsClient::new(self.guarded())
     }
 
     /// The service `Events`.

@@ -13,6 +13,8 @@ pub type NodeId = Hex<33>;
 pub type Hash = Hex<32>;
 /// The id of a webhook endpoint.
 pub type EndpointId = Hex<16>;
+/// The id of a payout.
+pub type PayoutId = Hex<16>;
 /// The id of a payment.
 pub type PaymentId = Hex<32>;
 

@@ -1,6 +1,7 @@
 //! The words that `tributary` understands.
 
 mod batch;
+pub mod payout;
 pub mod run;
 pub mod token;
 pub mod tower;
@@ -115,6 +116,9 @@ pub enum Verb {
     /// Let the node tell others what happens, over HTTP
     #[command(subcommand)]
     Webhook(webhook::WebhookVerb),
+    /// Pay many at once, from a file
+    #[command(subcommand)]
+    Payout(payout::PayoutVerb),
     /// Stop the node in order
     Stop(MutationArgs),
     /// Print completions for a shell
@@ -515,6 +519,7 @@ pub enum EventKindArg {
     Batch,
     Swap,
     Webhook,
+    Payout,
 }
 
 /// `completions`

@@ -392,6 +392,11 @@ pub fn event_line(event: &Event) -> String {
             };
             ("webhook", format!("{id} {kind}{about}"))
         }
+        Some(event::Kind::Payout(p)) => {
+            let kind = words(p.kind().as_str_name(), "PAYOUT_EVENT_KIND_");
+            let line = p.line.map(|line| format!(" line {line}")).unwrap_or_default();
+            ("payout", format!("{} {kind}{line}", hex::encode(&p.payout_id)))
+        }
         Some(event::Kind::Node(n)) => {
             let kind = words(n.kind().as_str_name(), "NODE_EVENT_KIND_");
             ("node", format!("{kind} {}", quoted(&n.detail)))

@@ -60,6 +60,7 @@ impl EventKindArg {
             Self::Batch => EventKind::Batch,
             Self::Swap => EventKind::Swap,
             Self::Webhook => EventKind::Webhook,
+            Self::Payout => EventKind::Payout,
         };
         kind as i32
     }

@@ -7,6 +7,7 @@ mod hub;
 mod invoices;
 mod node;
 mod payments;
+mod payouts;
 mod swaps;
 mod tokens;
 mod tower;
@@ -85,6 +86,7 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Wallet(verb) => wallet::run(verb, client, out).await,
         Verb::Events(args) => events::run(client, out, &args).await,
         Verb::Webhook(verb) => webhooks::run(verb, client, out).await,
+        Verb::Payout(verb) => payouts::run(verb, client, out).await,
     }
 }
 

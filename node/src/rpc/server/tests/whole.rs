@@ -38,6 +38,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
         towers: Arc::clone(&node.towers),
         tokens: Arc::clone(&node.tokens),
         webhooks: Arc::clone(&node.webhooks),
+        payouts: Arc::clone(&node.payouts),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),
