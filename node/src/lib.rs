@@ -17,6 +17,7 @@ pub mod node;
 pub mod onchain;
 pub mod payments;
 pub mod production;
+pub mod requests;
 pub mod rpc;
 pub mod runtime;
 pub mod store;

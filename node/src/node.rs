@@ -35,6 +35,7 @@ use crate::lightning::types::NodeId;
 use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::requests::Requests;
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
@@ -51,7 +52,7 @@ use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
-use services::Services;
+use services::{Services, payment_requests};
 
 /// Why a node does not start. Nothing was broadcast, paid or answered.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +156,8 @@ pub struct Node {
     pub tokens: Arc<Tokens>,
     /// The payments service.
     pub payments: Arc<Payments>,
+    /// What asks for payments.
+    pub requests: Arc<Requests>,
     /// The endpoints that are told of events.
     pub webhooks: Arc<Webhooks>,
     /// How far the chain was followed.
@@ -439,8 +442,10 @@ impl Node {
             tasks: tasks.clone(),
         })?);
         webhooks.start();
+        let requests = payment_requests(&config, &environment, &lightning, &payments, &onchain);
         door.open(RpcParts {
             payments: Arc::clone(&payments),
+            requests: Arc::clone(&requests),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
             swaps: Arc::clone(&swaps),
@@ -487,6 +492,7 @@ impl Node {
             towers,
             tokens,
             payments,
+            requests,
             webhooks,
             sync,
             listening,

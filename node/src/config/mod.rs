@@ -5,6 +5,7 @@
 //! `validate.rs` the ranges, `secret.rs` references to secrets, `text.rs` how values are
 //! written. No secret is read here: a [`SecretRef`] is resolved where it is used.
 
+mod dns;
 mod load;
 mod secret;
 mod text;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 
+pub use dns::DnsConfig;
 pub use load::ConfigError;
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
@@ -57,6 +59,8 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// Events told over HTTP.
     pub webhook: WebhookConfig,
+    /// Names of payees.
+    pub dns: DnsConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -78,6 +82,7 @@ impl Default for Config {
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
             webhook: WebhookConfig::default(),
+            dns: DnsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

@@ -40,6 +40,7 @@ impl Config {
         self.validate_rpc()?;
         self.validate_tower()?;
         self.webhook.validate()?;
+        self.dns.validate()?;
         self.validate_addresses()
     }
 

@@ -208,6 +208,15 @@ impl Payments {
         Ok(self.watch(id)?.ok_or_else(corrupt)?)
     }
 
+    /// The payment of ours that pays or paid an invoice with this hash, unless it failed.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn payer_of(&self, hash: PaymentHash) -> Result<Option<PaymentId>, StoreError> {
+        self.paid_before(&self.open.lock(), hash)
+    }
+
     /// The payment that pays or paid `hash`, unless it failed.
     fn paid_before(
         &self,
@@ -291,7 +300,8 @@ impl Payments {
         })
     }
 
-    pub(super) fn default_fee_msat(&self, amount_msat: u64) -> u64 {
+    /// The most that paying `amount_msat` may cost if its request does not say, msat.
+    pub fn default_fee_msat(&self, amount_msat: u64) -> u64 {
         self.defaults
             .max_fee_base_msat
             .saturating_add(amount_msat.saturating_mul(self.defaults.max_fee_ppm) / 1_000_000)

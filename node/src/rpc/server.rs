@@ -38,6 +38,7 @@ use crate::journal::{Idempotency, Journal};
 use crate::lightning::{Lightning, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::requests::Requests;
 use crate::runtime::Tasks;
 use crate::store::Committer;
 use crate::swaps::Swaps;
@@ -56,6 +57,8 @@ const STREAMS_MAX: u32 = 1_024;
 pub struct RpcParts {
     /// Payments, invoices and offers.
     pub payments: Arc<Payments>,
+    /// What asks for payments: read, priced, made.
+    pub requests: Arc<Requests>,
     /// Channels.
     pub channels: Arc<Channels>,
     /// Channels that batches fund.
@@ -336,6 +339,9 @@ mod whole;
 #[cfg(test)]
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
+#[cfg(test)]
+#[path = "server/tests/requests.rs"]
+mod whole_requests;
 #[cfg(test)]
 #[path = "server/tests/swaps.rs"]
 mod whole_swaps;

@@ -5,6 +5,7 @@
 //! output is no terminal or NO_COLOR is set.
 
 pub mod batch;
+pub mod request;
 pub mod swap;
 pub mod table;
 pub mod text;
