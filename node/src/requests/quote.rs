@@ -324,8 +324,9 @@ impl Requests {
         let peer = payee.filter(|payee| peers.contains(payee));
         price.recipient_connected = peer.map(|peer| self.lightning.is_connected(&peer));
         if price.recipient_connected != Some(true) {
-            let text = match way.kind {
-                WayKind::Bolt12 => "whether the recipient is online to answer is not known",
+            let text = match (price.recipient_connected, way.kind) {
+                (Some(false), _) => "the recipient is a peer, and is not connected now",
+                (_, WayKind::Bolt12) => "whether the recipient is online to answer is not known",
                 _ => "whether the recipient is online is not known",
             };
             price.warn(K::RecipientUnknown, text);

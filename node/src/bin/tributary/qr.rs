@@ -141,9 +141,14 @@ pub fn compact(text: &str) -> String {
         let (body, query) = rest.split_once('?').map_or((rest, None), |(b, q)| (b, Some(q)));
         let mut compact = format!("BITCOIN:{}", louder(body));
         if let Some(query) = query {
+            // What asks for the payment, and nothing that is only shown.
+            let louder_of = |key: &str, value: &str| match key.to_ascii_lowercase().as_str() {
+                "lightning" | "lno" | "bc" | "tb" | "bcrt" => louder(value),
+                _ => value.to_owned(),
+            };
             let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
                 // Keys stay as they are: readers of BIP 21 know them in lower case only.
-                Some((key, value)) => format!("{key}={}", louder(value)),
+                Some((key, value)) => format!("{key}={}", louder_of(key, value)),
                 None => parameter.to_owned(),
             });
             compact.push('?');
@@ -260,9 +265,13 @@ mod tests {
         for text in ["175tWpb8K1S7NmH4Zx6rewF9WQrcZv245W", "Hello", "lnbc1Mixed", "lightning:a@b"] {
             assert_eq!(compact(text), text);
         }
-        let text = format!("bitcoin:{ADDRESS}?amount=0.1&message=lower%2fcase&lightning={INVOICE}");
+        let text = format!(
+            "bitcoin:{ADDRESS}?amount=0.1&message=lower%2fcase&label=lnbc1&lightning={INVOICE}"
+        );
         let small = compact(&text);
-        assert!(small.starts_with("BITCOIN:BC1Q") && small.contains("message=lower%2fcase"));
+        assert!(
+            small.starts_with("BITCOIN:BC1Q") && small.contains("message=lower%2fcase&label=lnbc1")
+        );
         assert!(small.contains("lightning=LNBC2500U") && size(&small) < size(&text));
     }
 

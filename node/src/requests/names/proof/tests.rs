@@ -15,7 +15,7 @@ const SIMPLE_URI: &str = "bitcoin:?bc=bc1qztwy6xen3zdtt7z0vrgapmjtfz8acjkfp5fp7l
 const ALIAS_NAME: &str =
     "a.x_domain_cname_wild.user._bitcoin-payment.dnssec_proof_tests.bitcoin.ninja.";
 /// 7 August 2025, when all of them count.
-const THEN: Duration = Duration::from_secs(1_754_550_000);
+const THEN: Duration = Duration::from_secs(1_754_600_000);
 /// Type of a record that proves that there is none.
 const NSEC3: u16 = 50;
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::environment::{TcpLinks, UnixTime};
 
 /// 7 August 2025, when the recorded proofs count.
-const THEN: Duration = Duration::from_secs(1_754_550_000);
+const THEN: Duration = Duration::from_secs(1_754_600_000);
 
 struct Stopped(UnixTime);
 
