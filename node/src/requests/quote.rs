@@ -201,7 +201,8 @@ impl Requests {
     /// Chooses a way to pay and says what it would cost. Nothing is paid, held or stored.
     ///
     /// Ways over channels come first; the first that can be paid is taken. If none can, the quote
-    /// is of the first, and says why not.
+    /// is of the first, and says why not. A request whose invoice was paid, or is being paid, is
+    /// not payable in any of its ways: it asks for one payment.
     ///
     /// # Errors
     ///
@@ -219,13 +220,15 @@ impl Requests {
             let how = if ask.over == Over::OnChain { "on chain" } else { "over channels" };
             return Err(QuoteError::NotOver(how));
         }
+        let paid = self.paid_in(&reading)?;
         let mut best: Option<Quote> = None;
         let mut left = Vec::new();
         for way in wanted {
             let amount_msat = amount(&reading, &way, ask.amount_msat)?;
-            let mut price = match way.kind {
-                WayKind::OnChain => self.price_on_chain(&way, amount_msat, ask)?,
-                _ => self.price_lightning(&way, amount_msat, ask).await?,
+            let mut price = match (&paid, way.kind) {
+                (Some(why), _) => Price { warnings: vec![why.clone()], ..Price::default() },
+                (None, WayKind::OnChain) => self.price_on_chain(&way, amount_msat, ask)?,
+                (None, _) => self.price_lightning(&way, amount_msat, ask).await?,
             };
             let payable = price.blocker().is_none();
             if let Some(why) = price.blocker() {
@@ -242,6 +245,19 @@ impl Requests {
             best.get_or_insert(quote);
         }
         best.ok_or(QuoteError::NotOver("at all"))
+    }
+
+    /// The warning that an invoice in the request was paid, or is being paid, by this node.
+    fn paid_in(&self, reading: &Reading) -> Result<Option<Warning>, QuoteError> {
+        for way in &reading.ways {
+            if let Some(hash) = way.lightning.as_ref().and_then(|decoded| decoded.hash)
+                && let Some(id) = self.payments.payer_of(hash)?
+            {
+                let text = format!("payment {id} pays or paid it");
+                return Ok(Some(Warning { kind: WarningKind::AlreadyPaid, text }));
+            }
+        }
+        Ok(None)
     }
 
     fn quoted(&self, reading: &Reading, way: Way, amount_msat: u64, mut price: Price) -> Quote {
@@ -284,11 +300,6 @@ impl Requests {
         if payee == Some(self.lightning.node_id()) {
             price.warn(K::PaysItself, "it pays this node itself");
             return Ok(price);
-        }
-        if let Some(hash) = decoded.and_then(|decoded| decoded.hash)
-            && let Some(id) = self.payments.payer_of(hash)?
-        {
-            price.warn(K::AlreadyPaid, format!("payment {id} pays or paid it"));
         }
         match self.spendable_msat() {
             None => price.warn(K::AmountAboveSpendable, "no channel is usable now"),
