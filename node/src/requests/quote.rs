@@ -4,16 +4,19 @@
 //! or URI it was found in, and the most that it may cost; who pays with that pays nobody else and
 //! no more, whatever became of the name or of the feerates since.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, Amount, ScriptBuf, Txid};
 
 use super::Requests;
 use super::reading::{Problem, ReadError, Reading, Way, WayKind};
 use crate::lightning::{RouteEstimate, RouteTarget};
 use crate::onchain::SendCost;
 use crate::store::StoreError;
-use crate::wallet::SpendError;
-use bitcoin::Amount;
+use crate::wallet::{SpendError, TransactionInfo};
 
 /// How long what a quote says of fees is taken for granted.
 const QUOTE_LIFE: Duration = Duration::from_secs(60);
@@ -257,7 +260,32 @@ impl Requests {
                 return Ok(Some(Warning { kind: WarningKind::AlreadyPaid, text }));
             }
         }
-        Ok(None)
+        // An address beside an invoice asks for the same payment as that.
+        let asks_once = reading.ways.iter().any(|way| way.kind == WayKind::Bolt11);
+        let sent = asks_once.then(|| self.sent_to(reading)).flatten();
+        Ok(sent.map(|txid| {
+            let text = format!("transaction {txid} pays or paid it");
+            Warning { kind: WarningKind::AlreadyPaid, text }
+        }))
+    }
+
+    /// A transaction out of the wallet to an address of the request.
+    fn sent_to(&self, reading: &Reading) -> Option<Txid> {
+        let ways = reading.ways.iter().filter(|way| way.kind == WayKind::OnChain);
+        let addresses =
+            ways.filter_map(|way| Address::<NetworkUnchecked>::from_str(&way.text).ok());
+        let scripts: Vec<ScriptBuf> =
+            addresses.map(|address| address.assume_checked().script_pubkey()).collect();
+        if scripts.is_empty() {
+            return None;
+        }
+        let pays = |info: &TransactionInfo| {
+            let outputs = &info.transaction.output;
+            info.sent > info.received
+                && outputs.iter().any(|output| scripts.contains(&output.script_pubkey))
+        };
+        let all = self.onchain.wallet().list_transactions();
+        all.iter().find(|info| pays(info)).map(|info| info.txid)
     }
 
     fn quoted(&self, reading: &Reading, way: Way, amount_msat: u64, mut price: Price) -> Quote {

@@ -115,6 +115,9 @@ async fn a_request_is_made_once_read_priced_and_paid_in_each_of_its_ways() {
     let send = v1::SendRequest { idempotency_key: "send".to_owned(), ..send };
     let sent = alice.wallet().send(send).await.unwrap().into_inner();
     assert_eq!(sent.fee_sat, Some(chain.fee_sat));
+    // So its invoice is not paid as well.
+    let told = quote(&alice, ask(&other.uri)).await;
+    assert_eq!((kinds(&told), told.pay_with), (vec![W::AlreadyPaid], None));
     cluster.shut_down().await;
 }
 
