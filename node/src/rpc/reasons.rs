@@ -285,7 +285,7 @@ reasons! {
     /// A description that does not fit or is missing.
     DescriptionInvalid = "DESCRIPTION_INVALID", InvalidArgument, Changed, [],
         "give at most 639 bytes of text, or a 32-byte hash";
-    /// A life out of range.
+    /// A life of an invoice or offer that is out of range.
     ExpiryOutOfRange = "EXPIRY_OUT_OF_RANGE", InvalidArgument, Changed, ["expiry_seconds"],
         "choose a life within the range the message names";
     /// A CLTV delta out of range.

@@ -13,7 +13,7 @@ const TEST_INVOICE: &str = "lntb20m1pvjluezsp5zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zy
 /// An offer without amount or paths, of BOLT 12's example issuer.
 const OFFER: &str = "lno1zcss9mk8y3wkklfvevcrszlmu23kfrxh49px20665dqwmn4p72pksese";
 const ADDRESS: &str = "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq";
-const OLD_ADDRESS: &str = "175tWpb8K1S7NmH4Zx6rewF9WQrcZv245W";
+const OLD_ADDRESS: &str = "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa";
 const TEST_ADDRESS: &str = "tb1qghfhmd4zh7ncpmxl3qzhmq566jk8ckq4gafnmg";
 /// When the examples of BOLT 11 were made, and a second.
 const THEN: Duration = Duration::from_secs(1_496_314_659);
