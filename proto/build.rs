@@ -6,12 +6,13 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "tributary/v1/common.proto",
     "tributary/v1/node.proto",
     "tributary/v1/channels.proto",
     "tributary/v1/batches.proto",
     "tributary/v1/payments.proto",
+    "tributary/v1/requests.proto",
     "tributary/v1/wallet.proto",
     "tributary/v1/events.proto",
     "tributary/v1/tower.proto",

@@ -18,6 +18,7 @@ pub mod onchain;
 pub mod payments;
 pub mod payouts;
 pub mod production;
+pub mod requests;
 pub mod rpc;
 pub mod runtime;
 pub mod store;

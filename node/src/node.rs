@@ -37,6 +37,7 @@ use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::payouts::{self, PayoutPolicy, Payouts};
+use crate::requests::Requests;
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
@@ -54,7 +55,7 @@ use chores::{announce, housekeeping};
 use claim::{birthday, claim_store};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
-use services::Services;
+use services::{Services, payment_requests};
 
 /// Why a node does not start. Nothing was broadcast, paid or answered.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +159,8 @@ pub struct Node {
     pub tokens: Arc<Tokens>,
     /// The payments service.
     pub payments: Arc<Payments>,
+    /// What asks for payments.
+    pub requests: Arc<Requests>,
     /// The endpoints that are told of events.
     pub webhooks: Arc<Webhooks>,
     /// Many payments from one file.
@@ -459,8 +462,10 @@ impl Node {
             tasks: tasks.clone(),
         })?);
         payouts.start();
+        let requests = payment_requests(&config, &environment, &lightning, &payments, &onchain);
         door.open(RpcParts {
             payments: Arc::clone(&payments),
+            requests: Arc::clone(&requests),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
             swaps: Arc::clone(&swaps),
@@ -508,6 +513,7 @@ impl Node {
             towers,
             tokens,
             payments,
+            requests,
             webhooks,
             payouts,
             sync,

@@ -130,6 +130,42 @@ impl Payments for Script {
         Ok(Response::new(Box::pin(tokio_stream::iter(states))))
     }
 
+    async fn create_payment_request(
+        &self,
+        request: Request<CreatePaymentRequestRequest>,
+    ) -> Answer<PaymentRequest> {
+        let request = request.into_inner();
+        assert_eq!((request.onchain, request.bolt11), (None, Some(false)));
+        Ok(Response::new(PaymentRequest {
+            uri: "bitcoin:bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080?amount=0.00001".to_owned(),
+            amount_msat: request.amount_msat,
+            description: request.description,
+            ..PaymentRequest::default()
+        }))
+    }
+
+    async fn quote(&self, request: Request<QuoteRequest>) -> Answer<QuoteResponse> {
+        let request = request.into_inner();
+        let payable = request.text != "bitcoin:too-much";
+        let kind = QuoteWarningKind::AmountAboveSpendable as i32;
+        let warning = QuoteWarning { kind, text: "the channels can send 5 msat".to_owned() };
+        let payment = PayRequest {
+            target: Some(pay_request::Target::Bolt11Invoice("ends-well".to_owned())),
+            amount_msat: request.amount_msat,
+            max_fee_msat: Some(77),
+            ..PayRequest::default()
+        };
+        Ok(Response::new(QuoteResponse {
+            name: Some("₿bob@example.com".to_owned()),
+            amount_msat: request.amount_msat.unwrap_or(9),
+            fee_msat: Some(3),
+            max_fee_msat: 77,
+            warnings: if payable { vec![] } else { vec![warning] },
+            pay_with: payable.then_some(quote_response::PayWith::Payment(payment)),
+            ..QuoteResponse::default()
+        }))
+    }
+
     not_in_the_script! {
         create_invoice: CreateInvoiceRequest => Invoice;
         create_offer: CreateOfferRequest => Offer;
@@ -301,6 +337,71 @@ async fn a_payment_ends_as_the_node_says() {
 }
 
 #[tokio::test]
+async fn what_must_be_read_first_is_paid_as_quoted_and_with_a_word_only() {
+    let served = serve().await;
+    let shown = served.tributary("quote ₿bob@example.com --amount 5 --json").await;
+    assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+    assert_eq!(document(&shown.stdout)["payment"]["max_fee_msat"], 77);
+    // Nobody sits at a terminal here.
+    let silent = served.tributary("pay bob@example.com --amount 5").await;
+    assert_eq!(silent.status.code(), Some(2));
+    assert!(text(&silent.stderr).contains("--yes"), "{}", text(&silent.stderr));
+    assert!(served.script.paid.lock().unwrap().is_empty());
+    let paid = served.tributary("pay bob@example.com --amount 5 --yes --note hi --json").await;
+    assert_eq!(paid.status.code(), Some(0), "{}", text(&paid.stderr));
+    assert_eq!(document(&paid.stdout)["state"], "SUCCEEDED");
+    let asked = served.script.paid.lock().unwrap()[0].clone();
+    assert_eq!((asked.amount_msat, asked.max_fee_msat), (Some(5_000), Some(77)));
+    assert_eq!(asked.payer_note.as_deref(), Some("hi"));
+    assert_eq!(asked.idempotency_key.len(), 32);
+    let much = served.tributary("pay bitcoin:too-much --amount 5 --yes").await;
+    assert_eq!(much.status.code(), Some(1));
+    assert!(text(&much.stderr).contains("the channels can send 5 msat"), "{}", text(&much.stderr));
+    assert_eq!(served.script.paid.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_is_drawn_and_written() {
+    let served = serve().await;
+    let [png, svg] = ["a.png", "a.svg"].map(|name| served.directory.path().join(name));
+    let words = format!(
+        "request --amount 1000 --description tea --no-bolt11 --qr --png {} --svg {}",
+        png.display(),
+        svg.display()
+    );
+    let made = served.tributary(&words).await;
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let said = text(&made.stdout);
+    assert!(said.contains("1,000 sat") && said.contains("\n\nbitcoin:bcrt1q"), "{said}");
+    assert!(said.contains("████") && !said.contains('\x1b'), "no colours in a pipe");
+    assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+    assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg"));
+    // A code of any text needs no node.
+    let directory = tempfile::tempdir().unwrap();
+    let drawn = tributary(directory.path(), "qr hello").await;
+    assert_eq!(drawn.status.code(), Some(0), "{}", text(&drawn.stderr));
+    assert!(text(&drawn.stdout).lines().count() > 10);
+}
+
+#[tokio::test]
+async fn reasons_are_explained_without_a_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let known = tributary(directory.path(), "explain no_route").await;
+    assert_eq!(known.status.code(), Some(0), "{}", text(&known.stderr));
+    assert!(text(&known.stdout).contains("raise max_fee_msat"), "{}", text(&known.stdout));
+    let row = document(&tributary(directory.path(), "explain NO_ROUTE --json").await.stdout);
+    assert_eq!(
+        (&row["code"], &row["metadata"]),
+        (&json!("FAILED_PRECONDITION"), &json!(["amount_msat"]))
+    );
+    let all = tributary(directory.path(), "explain").await;
+    assert!(text(&all.stdout).lines().count() >= Reason::ALL.len());
+    let unknown = tributary(directory.path(), "explain NO_ROUT").await;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("did you mean NO_ROUTE?"), "{}", text(&unknown.stderr));
+}
+
+#[tokio::test]
 async fn a_webhooks_secret_is_shown_and_a_test_that_fails_is_a_failure() {
     let served = serve().await;
     let made = served.tributary("webhook create https://shop.example/ --kind swap --json").await;
@@ -344,6 +445,7 @@ async fn a_refusal_tells_reason_remedy_and_numbers() {
     let said = text(&refused.stderr);
     assert!(said.contains("INVOICE_EXPIRED: it expired 60 s ago"), "{said}");
     assert!(said.contains("remedy: ask the recipient"), "{said}");
+    assert!(said.contains("more: tributary explain INVOICE_EXPIRED"), "{said}");
     assert!(said.contains("money may have moved: no"), "{said}");
 
     let refused = served.tributary("stop --json").await;

@@ -94,7 +94,17 @@ mod tests {
     #[test]
     fn every_mutation_takes_an_idempotency_key() {
         // What begins with one of these only reads.
-        let reads = ["Get", "List", "Watch", "Export", "Decode", "Lookup", "Estimate", "Subscribe"];
+        let reads = [
+            "Get",
+            "List",
+            "Watch",
+            "Export",
+            "Decode",
+            "Lookup",
+            "Estimate",
+            "Quote",
+            "Subscribe",
+        ];
         let set = descriptors();
         let messages: Vec<_> = set.file.iter().flat_map(|f| &f.message_type).collect();
         let mut mutations = 0;
@@ -109,7 +119,7 @@ mod tests {
             assert_ne!(keyed, read, "{}", method.name());
             mutations += usize::from(keyed);
         }
-        assert_eq!(mutations, 40);
+        assert_eq!(mutations, 41);
     }
 
     #[test]
@@ -140,6 +150,7 @@ mod tests {
             include_str!("../tributary/v1/batches.proto"),
             include_str!("../tributary/v1/channels.proto"),
             include_str!("../tributary/v1/payments.proto"),
+            include_str!("../tributary/v1/requests.proto"),
             include_str!("../tributary/v1/wallet.proto"),
             include_str!("../tributary/v1/events.proto"),
             include_str!("../tributary/v1/tower.proto"),

@@ -31,7 +31,7 @@ const ROOMS: [&[&str]; 6] = [
     &["rpc"],
     &[
         "channels", "payments", "batches", "unroll", "swaps", "tower", "journal", "onchain",
-        "tokens", "webhooks", "payouts",
+        "requests", "tokens", "webhooks", "payouts",
     ],
     &["lightning", "wallet", "chain"],
     &["store", "keys"],

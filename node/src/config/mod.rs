@@ -5,6 +5,7 @@
 //! `validate.rs` the ranges, `secret.rs` references to secrets, `text.rs` how values are
 //! written. No secret is read here: a [`SecretRef`] is resolved where it is used.
 
+mod dns;
 mod load;
 mod payouts;
 mod secret;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 
+pub use dns::DnsConfig;
 pub use load::ConfigError;
 pub use payouts::PayoutConfig;
 pub use secret::{SecretError, SecretRef, SecretRefError};
@@ -61,6 +63,8 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// Many payments from one file.
     pub payouts: PayoutConfig,
+    /// Names of payees.
+    pub dns: DnsConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -83,6 +87,7 @@ impl Default for Config {
             rpc: RpcConfig::default(),
             webhook: WebhookConfig::default(),
             payouts: PayoutConfig::default(),
+            dns: DnsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -423,7 +428,7 @@ pub struct LimitsConfig {
     pub payment_parts_max: u8,
     /// Seconds after which no further attempt starts.
     pub payment_timeout_seconds: u64,
-    /// Payments in flight at once; further ones wait.
+    /// Payments under way at once; calls that would begin further ones are refused.
     pub payments_in_flight_max: u32,
 }
 

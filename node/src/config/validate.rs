@@ -41,6 +41,7 @@ impl Config {
         self.validate_tower()?;
         self.webhook.validate()?;
         self.payouts.validate()?;
+        self.dns.validate()?;
         self.validate_addresses()
     }
 

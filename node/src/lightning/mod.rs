@@ -46,7 +46,7 @@ pub use events::{CloseKind, FailureReason, InboundKind, LightningEvent};
 pub use justice::{JusticeLog, Revealed, RevealedState};
 pub use payments::{
     DecodeError, Decoded, DecodedKind, InvoiceDescription, InvoiceError, InvoiceRequest,
-    RecentPayment, SendError, SendLimits,
+    RecentPayment, SendError, SendLimits, decode,
 };
 pub use peers::PeerBook;
 pub use persist::LoadError;

@@ -222,7 +222,7 @@ impl Lightning {
                 payment_metadata: None,
             })
             .map_err(|error| InvoiceError::Refused(format!("{error:?}")))?;
-        Ok(self.decoded_invoice(&invoice))
+        Ok(decoded_invoice(&invoice, self.parts.network))
     }
 
     /// Makes a BOLT 12 offer, payable many times until `expires`, a time since the Unix epoch.
@@ -244,69 +244,16 @@ impl Lightning {
             builder = builder.absolute_expiry(expires);
         }
         let offer = builder.build().map_err(refused)?;
-        Ok(self.decoded_offer(&offer))
+        Ok(decoded_offer(&offer, self.parts.network))
     }
 
-    /// Reads an invoice or an offer, with or without a `lightning:` prefix, in either case.
+    /// As [`decode`], for this node's network.
+    ///
+    /// # Errors
+    ///
+    /// See [`DecodeError`].
     pub fn decode(&self, text: &str) -> Result<Decoded, DecodeError> {
-        let text = strip_scheme(text);
-        if text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("lno1")) {
-            return Ok(self.decoded_offer(&parse_offer(text)?));
-        }
-        Ok(self.decoded_invoice(&parse_invoice(text)?))
-    }
-
-    fn decoded_invoice(&self, invoice: &Bolt11Invoice) -> Decoded {
-        Decoded {
-            kind: DecodedKind::Invoice,
-            text: invoice.to_string(),
-            payee: Some(invoice.get_payee_pub_key()),
-            amount_msat: invoice.amount_milli_satoshis(),
-            hash: Some(invoice.payment_hash().into()),
-            description: match invoice.description() {
-                Bolt11InvoiceDescriptionRef::Direct(text) => Some(text.to_string()),
-                Bolt11InvoiceDescriptionRef::Hash(_) => None,
-            },
-            description_hash: match invoice.description() {
-                Bolt11InvoiceDescriptionRef::Direct(_) => None,
-                Bolt11InvoiceDescriptionRef::Hash(hash) => Some(hash.0.to_byte_array()),
-            },
-            networks: vec![invoice.network()],
-            issuer: None,
-            offer_id: None,
-            paths: invoice.private_routes().len(),
-            on_our_network: invoice.network() == self.parts.network,
-            created: Some(invoice.duration_since_epoch()),
-            expires: invoice.expires_at(),
-            min_final_cltv_expiry_delta: u32::try_from(invoice.min_final_cltv_expiry_delta()).ok(),
-        }
-    }
-
-    fn decoded_offer(&self, offer: &Offer) -> Decoded {
-        Decoded {
-            kind: DecodedKind::Offer,
-            text: offer.to_string(),
-            payee: offer.issuer_signing_pubkey(),
-            amount_msat: match offer.amount() {
-                Some(OfferAmount::Bitcoin { amount_msats }) => Some(amount_msats),
-                _ => None,
-            },
-            hash: None,
-            description: offer.description().map(|text| text.to_string()),
-            description_hash: None,
-            networks: NETWORKS
-                .into_iter()
-                .filter(|network| offer.supports_chain(ChainHash::using_genesis_block(*network)))
-                .collect(),
-            issuer: offer.issuer().map(|text| text.to_string()),
-            offer_id: Some(offer.id().0),
-            paths: offer.paths().len(),
-            on_our_network: offer
-                .supports_chain(ChainHash::using_genesis_block(self.parts.network)),
-            created: None,
-            expires: offer.absolute_expiry(),
-            min_final_cltv_expiry_delta: None,
-        }
+        decode(text, self.parts.network)
     }
 
     /// Starts paying an invoice. `amount_msat` only for an invoice without one, or to pay more.
@@ -488,6 +435,81 @@ impl From<RetryableSendFailure> for SendError {
     }
 }
 
+/// Reads an invoice or an offer, with or without a `lightning:` prefix, in either case, as a node
+/// on `ours`.
+///
+/// # Errors
+///
+/// See [`DecodeError`].
+pub fn decode(text: &str, ours: Network) -> Result<Decoded, DecodeError> {
+    let text = strip_scheme(text);
+    if text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("lno1")) {
+        return Ok(decoded_offer(&parse_offer(text)?, ours));
+    }
+    Ok(decoded_invoice(&parse_invoice(text)?, ours))
+}
+
+fn decoded_invoice(invoice: &Bolt11Invoice, ours: Network) -> Decoded {
+    Decoded {
+        kind: DecodedKind::Invoice,
+        text: invoice.to_string(),
+        payee: Some(invoice.get_payee_pub_key()),
+        amount_msat: invoice.amount_milli_satoshis(),
+        hash: Some(invoice.payment_hash().into()),
+        description: match invoice.description() {
+            Bolt11InvoiceDescriptionRef::Direct(text) => Some(text.to_string()),
+            Bolt11InvoiceDescriptionRef::Hash(_) => None,
+        },
+        description_hash: match invoice.description() {
+            Bolt11InvoiceDescriptionRef::Direct(_) => None,
+            Bolt11InvoiceDescriptionRef::Hash(hash) => Some(hash.0.to_byte_array()),
+        },
+        networks: vec![network_of(invoice)],
+        issuer: None,
+        offer_id: None,
+        paths: invoice.private_routes().len(),
+        on_our_network: network_of(invoice) == ours,
+        created: Some(invoice.duration_since_epoch()),
+        expires: invoice.expires_at(),
+        min_final_cltv_expiry_delta: u32::try_from(invoice.min_final_cltv_expiry_delta()).ok(),
+    }
+}
+
+/// The network an invoice is for. BOLT 11 has one prefix, `lntb`, for all test networks of that
+/// name; of these the node knows the fourth.
+fn network_of(invoice: &Bolt11Invoice) -> Network {
+    match invoice.network() {
+        Network::Testnet => Network::Testnet4,
+        network => network,
+    }
+}
+
+fn decoded_offer(offer: &Offer, ours: Network) -> Decoded {
+    Decoded {
+        kind: DecodedKind::Offer,
+        text: offer.to_string(),
+        payee: offer.issuer_signing_pubkey(),
+        amount_msat: match offer.amount() {
+            Some(OfferAmount::Bitcoin { amount_msats }) => Some(amount_msats),
+            _ => None,
+        },
+        hash: None,
+        description: offer.description().map(|text| text.to_string()),
+        description_hash: None,
+        networks: NETWORKS
+            .into_iter()
+            .filter(|network| offer.supports_chain(ChainHash::using_genesis_block(*network)))
+            .collect(),
+        issuer: offer.issuer().map(|text| text.to_string()),
+        offer_id: Some(offer.id().0),
+        paths: offer.paths().len(),
+        on_our_network: offer.supports_chain(ChainHash::using_genesis_block(ours)),
+        created: None,
+        expires: offer.absolute_expiry(),
+        min_final_cltv_expiry_delta: None,
+    }
+}
+
 fn strip_scheme(text: &str) -> &str {
     let text = text.trim();
     match text.get(..10) {
@@ -501,6 +523,6 @@ pub(super) fn parse_invoice(text: &str) -> Result<Bolt11Invoice, DecodeError> {
         .map_err(|error| DecodeError::Invoice(error.to_string()))
 }
 
-fn parse_offer(text: &str) -> Result<Offer, DecodeError> {
+pub(super) fn parse_offer(text: &str) -> Result<Offer, DecodeError> {
     Offer::from_str(strip_scheme(text)).map_err(|error| DecodeError::Offer(format!("{error:?}")))
 }

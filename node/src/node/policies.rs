@@ -64,5 +64,6 @@ pub(super) fn payment_defaults(config: &Config) -> PaymentDefaults {
         retry_for: Duration::from_secs(config.limits.payment_timeout_seconds),
         max_parts: config.limits.payment_parts_max,
         accept_keysend: true,
+        open_max: usize::try_from(config.limits.payments_in_flight_max).unwrap_or(usize::MAX),
     }
 }

@@ -1,11 +1,15 @@
-//! Who hears LDK.
+//! Who hears LDK, and services that are put together from others.
 
 use std::sync::Arc;
 
 use crate::batches::Batches;
 use crate::channels::Channels;
+use crate::config::Config;
+use crate::environment::Environment;
 use crate::lightning::{EventHandler, Lightning, LightningEvent, PeerBook};
+use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::requests::{Names, Requests};
 use crate::runtime::Tasks;
 use crate::swaps::Swaps;
 
@@ -39,4 +43,23 @@ impl EventHandler for Services {
             });
         }
     }
+}
+
+/// What asks for payments, over those who pay and are paid.
+pub(super) fn payment_requests(
+    config: &Config,
+    environment: &Environment,
+    lightning: &Arc<Lightning>,
+    payments: &Arc<Payments>,
+    onchain: &Arc<OnChain>,
+) -> Arc<Requests> {
+    let (links, clock) = (Arc::clone(&environment.links), Arc::clone(&environment.clock));
+    Arc::new(Requests::new(
+        Arc::clone(lightning),
+        Arc::clone(payments),
+        Arc::clone(onchain),
+        Names::new(config.dns.resolver.clone(), links, Arc::clone(&clock)),
+        clock,
+        config.network,
+    ))
 }

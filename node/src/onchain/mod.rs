@@ -36,6 +36,10 @@ pub enum AddressError {
 pub enum SendCoinsError {
     #[error(transparent)]
     Spend(#[from] SpendError),
+    #[error(
+        "the transaction would cost {fee} in fees, more than {max_fee}; give more, or wait for lower feerates"
+    )]
+    FeeAboveMax { fee: Amount, max_fee: Amount },
     #[error(transparent)]
     Token(#[from] SpendingError),
     #[error(transparent)]
@@ -67,6 +71,19 @@ pub struct SendCoins {
     pub amount: SendAmount,
     /// At which feerate; `None` for the estimate.
     pub feerate_sat_per_vb: Option<u64>,
+    /// The most that it may cost beside an exact amount; `None` for whatever it costs.
+    pub max_fee: Option<Amount>,
+}
+
+/// What sending coins would cost now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendCost {
+    /// The fee.
+    pub fee: Amount,
+    /// The feerate.
+    pub feerate: FeeRate,
+    /// Within how many blocks the feerate is expected to confirm; unknown if the caller chose it.
+    pub target_blocks: Option<u16>,
 }
 
 /// The on-chain service.
@@ -198,11 +215,22 @@ impl OnChain {
         }
         let feerate = self.feerate(send.feerate_sat_per_vb, FeePurpose::Normal)?;
         let mut payer = Payer::new(purse, Amount::ZERO);
+        let mut too_dear = None;
         let mut record = |transaction: &Transaction, cost| {
+            if let (SendAmount::Exact(amount), Some(max_fee)) = (send.amount, send.max_fee) {
+                let fee = fee_of(cost, amount);
+                if fee > max_fee {
+                    too_dear = Some(SendCoinsError::FeeAboveMax { fee, max_fee });
+                    return None;
+                }
+            }
             let batch = self.record(key, fingerprint, transaction);
             payer.pay(cost, batch)
         };
         let built = self.wallet.send_beside(&send.address, send.amount, feerate, Some(&mut record));
+        if let Some(error) = too_dear {
+            return Err(error);
+        }
         payer.agreed()?;
         let built = built?;
         Ok((built.transaction, built.ticket))
@@ -243,6 +271,33 @@ impl OnChain {
     /// [`SpendError::FeerateOutOfRange`].
     pub(crate) fn feerate_of(&self, asked: Option<u64>) -> Result<FeeRate, SpendError> {
         self.feerate(asked, FeePurpose::Normal)
+    }
+
+    /// What sending `amount` to `address` would cost now. Nothing is sent and no coin is held: the
+    /// transaction is made and thrown away.
+    ///
+    /// # Errors
+    ///
+    /// As sending.
+    pub fn cost(
+        &self,
+        address: &str,
+        amount: Amount,
+        feerate_sat_per_vb: Option<u64>,
+    ) -> Result<SendCost, SpendError> {
+        let feerate = self.feerate(feerate_sat_per_vb, FeePurpose::Normal)?;
+        let mut decline = |_: &Transaction, _: Amount| None;
+        let amount_to_send = SendAmount::Exact(amount);
+        let made = self.wallet.send_beside(address, amount_to_send, feerate, Some(&mut decline));
+        let target_blocks =
+            feerate_sat_per_vb.is_none().then_some(FeePurpose::Normal.target_blocks());
+        match made {
+            Err(SpendError::Declined { cost }) => {
+                Ok(SendCost { fee: fee_of(cost, amount), feerate, target_blocks })
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(SpendError::Internal("a declined transaction was made".to_owned())),
+        }
     }
 
     /// Replaces an unconfirmed transaction of ours by one that pays more, as [`OnChain::send`].
@@ -372,6 +427,12 @@ impl<'a> Payer<'a> {
     fn agreed(self) -> Result<(), SpendingError> {
         self.declined.map_or(Ok(()), Err)
     }
+}
+
+/// The fee of a transaction that takes `cost` from the wallet to bring `amount`. What is sent to an
+/// address of the wallet itself does not leave it: then the fee is all that does.
+fn fee_of(cost: Amount, amount: Amount) -> Amount {
+    cost.checked_sub(amount).unwrap_or(cost)
 }
 
 fn corrupt(error: &dyn std::fmt::Display) -> StoreError {

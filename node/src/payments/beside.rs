@@ -11,7 +11,8 @@ use crate::tokens::Purse;
 impl Payments {
     /// As [`Payments::pay`], out of `purse`: the amount and the most it may cost are set aside in
     /// the batch of the payment's first record, and what it did not cost is given back in the
-    /// batch of its outcome.
+    /// batch of its outcome. Refused where as many payments are open as the node admits, unless
+    /// it repeats one.
     ///
     /// # Errors
     ///
@@ -22,6 +23,10 @@ impl Payments {
         key: Option<&IdempotencyKey>,
         purse: Option<&Purse>,
     ) -> Result<PaymentWatch, PayError> {
+        let max = self.defaults.open_max;
+        if self.open_count() >= max {
+            return self.repetition(request, key)?.ok_or(PayError::TooManyInFlight { max });
+        }
         self.begin(request, key, purse, |_, _| {})
     }
 

@@ -91,6 +91,8 @@ pub enum PayError {
     PaysItself,
     #[error("payment hash {hash} was paid before, as payment {id}; an invoice is paid once")]
     AlreadyPaid { hash: PaymentHash, id: PaymentId },
+    #[error("{max} payments are under way, and no more are admitted; wait for some to end")]
+    TooManyInFlight { max: usize },
     #[error(transparent)]
     Token(#[from] SpendingError),
     #[error(transparent)]
@@ -126,6 +128,8 @@ pub struct PaymentDefaults {
     pub max_parts: u8,
     /// Whether spontaneous payments are taken.
     pub accept_keysend: bool,
+    /// How many payments may be open, those received included, before callers are refused.
+    pub open_max: usize,
 }
 
 impl Default for PaymentDefaults {
@@ -136,6 +140,7 @@ impl Default for PaymentDefaults {
             retry_for: Duration::from_secs(30),
             max_parts: 10,
             accept_keysend: true,
+            open_max: 10_000,
         }
     }
 }

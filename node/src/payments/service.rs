@@ -131,7 +131,7 @@ impl Payments {
         request: &PayRequest,
         key: Option<&IdempotencyKey>,
     ) -> Result<PaymentWatch, PayError> {
-        self.pay_from(request, key, None)
+        self.begin(request, key, None, |_, _| {})
     }
 
     /// Starts a payment as its callers in `beside.rs` want it.
@@ -287,7 +287,8 @@ impl Payments {
         })
     }
 
-    pub(crate) fn default_fee_msat(&self, amount_msat: u64) -> u64 {
+    /// The most that paying `amount_msat` may cost if its request does not say, msat.
+    pub fn default_fee_msat(&self, amount_msat: u64) -> u64 {
         self.defaults
             .max_fee_base_msat
             .saturating_add(amount_msat.saturating_mul(self.defaults.max_fee_ppm) / 1_000_000)

@@ -269,6 +269,8 @@ impl Payouts {
             PayError::Store(_) | PayError::Idempotency(_) => {
                 return Err(StoreError::Failed(error.to_string()));
             }
+            // Not asked of a payout, which bounds itself.
+            PayError::TooManyInFlight { .. } => (LineReason::Liquidity, Some(Begun::Dry)),
             PayError::NoUsableChannel => (LineReason::Liquidity, Some(Begun::Dry)),
             PayError::InsufficientBalance { .. } => (LineReason::Liquidity, Some(Begun::Short)),
             PayError::Expired { .. } => (LineReason::Expired, None),

@@ -2,11 +2,11 @@
 //!
 //! `server.rs` puts them together. Shared by them: `convert` (ids and keys), `page` (lists and
 //! exports), `mutation` (once per key, to the end), `refusals` (every error of a service as a
-//! reason), `status` (the reasons), `tls` (the certificate), `connection` and `dev_registry` (how
+//! reason), `reasons` (the registry of them), `status` (their way over the wire), `tls` (the certificate), `connection` and `dev_registry` (how
 //! clients find a node). Every call comes by `gate`, which asks `auth` (who calls), `methods` (what is
 //! known of the method), `rates` (how often) and `places` (how many). What things
 //! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests`; every message as JSON is `json`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
+//! `payment_requests` and `requests`; every message as JSON is `json`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
 //! enter while there is room (`guests`); the way to one is `tower_link`. `tonic` and the generated types stay inside
 //! this room.
 
@@ -38,7 +38,10 @@ mod payout_view;
 mod payouts;
 mod places;
 mod rates;
+mod reasons;
 mod refusals;
+mod request_refusals;
+mod requests;
 mod server;
 pub mod status;
 mod swaps;

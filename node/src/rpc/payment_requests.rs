@@ -14,9 +14,9 @@ use crate::payments::{
 };
 
 /// Life of an invoice when nothing is said, in seconds.
-const EXPIRY_SECONDS: u32 = 3_600;
+pub(super) const EXPIRY_SECONDS: u32 = 3_600;
 /// Longest life of an invoice, in seconds: a year.
-const EXPIRY_SECONDS_MAX: u32 = 31_536_000;
+pub(super) const EXPIRY_SECONDS_MAX: u32 = 31_536_000;
 /// Blocks the last HTLC of an invoice may have to leave.
 const FINAL_CLTV: std::ops::RangeInclusive<u32> = 18..=2_016;
 /// First type of custom records; those below belong to the protocol.

@@ -1,12 +1,9 @@
 //! What payments, invoices, offers and routes look like to a caller.
 
-use std::time::Duration;
-
 use proto::v1;
 
-use super::convert::network;
 use crate::journal::{PaymentRequestKind, millis};
-use crate::lightning::{Decoded, DecodedKind, FailureReason, RouteEstimate};
+use crate::lightning::{FailureReason, RouteEstimate};
 use crate::payments::{
     Direction, GIVEN_BACK_AT_DEADLINE, InvoiceState, InvoiceView, OfferRecord, PaymentKind,
     PaymentRecord, PaymentState,
@@ -215,48 +212,13 @@ pub(super) fn offer(record: &OfferRecord) -> v1::Offer {
     }
 }
 
-/// Writes what an invoice or an offer says, seen at `now`.
-pub(super) fn decoded(decoded: &Decoded, now: Duration) -> v1::DecodeResponse {
-    use v1::decode_response::Decoded as D;
-    let expired = decoded.expires.is_some_and(|expires| expires <= now);
-    let mut networks = decoded.networks.iter().map(|known| network(*known));
-    let paths = u32::try_from(decoded.paths).unwrap_or(u32::MAX);
-    let payee = decoded.payee.map(|payee| payee.serialize().to_vec());
-    let written = match decoded.kind {
-        DecodedKind::Invoice => D::Invoice(v1::DecodedInvoice {
-            network: networks.next_back().unwrap_or_default().into(),
-            payment_hash: decoded.hash.map(|hash| hash.0.to_vec()).unwrap_or_default(),
-            recipient_node_id: payee.unwrap_or_default(),
-            amount_msat: decoded.amount_msat,
-            description: decoded.description.clone(),
-            description_hash: decoded.description_hash.map(|hash| hash.to_vec()),
-            created_unix_ms: decoded.created.map(millis).unwrap_or(0),
-            expires_unix_ms: decoded.expires.map_or(u64::MAX, millis),
-            expired,
-            min_final_cltv_expiry_delta: decoded.min_final_cltv_expiry_delta.unwrap_or(0),
-            route_hints: paths,
-        }),
-        DecodedKind::Offer => D::Offer(v1::DecodedOffer {
-            offer_id: decoded.offer_id.map(|id| id.to_vec()).unwrap_or_default(),
-            networks: networks.map(i32::from).collect(),
-            amount_msat: decoded.amount_msat,
-            description: decoded.description.clone(),
-            issuer: decoded.issuer.clone(),
-            issuer_signing_pubkey: payee,
-            expires_unix_ms: decoded.expires.map(millis),
-            expired,
-            blinded_paths: paths,
-        }),
-    };
-    v1::DecodeResponse { decoded: Some(written) }
-}
-
 /// Writes a route.
 pub(super) fn route(estimate: &RouteEstimate) -> v1::EstimateRouteResponse {
     v1::EstimateRouteResponse {
         amount_msat: estimate.amount_msat,
         fee_msat: estimate.fee_msat,
         total_cltv_expiry_delta: estimate.total_cltv_expiry_delta,
+        success_probability_millionths: estimate.success_probability_millionths,
         parts: estimate
             .parts
             .iter()
@@ -280,6 +242,8 @@ pub(super) fn route(estimate: &RouteEstimate) -> v1::EstimateRouteResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::journal::PaymentEvent;
     use crate::lightning::types::{PaymentHash, PaymentId, Preimage};

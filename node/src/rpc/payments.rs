@@ -11,16 +11,18 @@ use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
 use super::convert::{idempotency_key, payment_hash, payment_id, preimage};
-use super::mutation::{once, to_the_end};
+use super::mutation::{once, once_answered, to_the_end};
 use super::page::{self, Answers, List};
 use super::payment_requests::{
     amount, create_invoice, invoice_filter, parts_max, pay_request, payment_filter, route_target,
 };
-use super::payment_view::{decoded, invoice, offer, payment, route};
+use super::payment_view::{invoice, offer, payment, route};
+use super::requests::{create_request, decoded, payment_request, quote, quote_ask};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
 use crate::lightning::types::{PaymentHash, PaymentId};
 use crate::payments::{CreateOffer, InvoiceFilter, PaymentFilter, PaymentWatch};
+use crate::requests::PartKeys;
 
 /// The service.
 pub(super) struct PaymentsService {
@@ -91,8 +93,42 @@ impl v1::payments_server::Payments for PaymentsService {
         request: Request<v1::DecodeRequest>,
     ) -> Result<Response<v1::DecodeResponse>, Status> {
         let parts = self.door.parts()?;
-        let read = parts.lightning.decode(&request.into_inner().text).map_err(Refusal::from)?;
-        Ok(Response::new(decoded(&read, parts.clock.now())))
+        let read = parts.requests.read(&request.into_inner().text).await.map_err(Refusal::from)?;
+        let spendable_msat = parts.requests.spendable_msat();
+        Ok(Response::new(decoded(&read, spendable_msat, parts.clock.now())))
+    }
+
+    async fn create_payment_request(
+        &self,
+        request: Request<v1::CreatePaymentRequestRequest>,
+    ) -> Result<Response<v1::PaymentRequest>, Status> {
+        let parts = self.door.parts()?;
+        let request = request.into_inner();
+        let key = idempotency_key("CreatePaymentRequest", &request.idempotency_key)?;
+        let keys = PartKeys::of(&request.idempotency_key);
+        let create = create_request(&request)?;
+        let shared = Arc::clone(&parts);
+        let work = async move {
+            let made = shared.requests.create(&create, &keys).await?;
+            Ok(payment_request(&made, create.description))
+        };
+        Ok(Response::new(once_answered(&parts, key, &request, work).await?))
+    }
+
+    async fn quote(
+        &self,
+        request: Request<v1::QuoteRequest>,
+    ) -> Result<Response<v1::QuoteResponse>, Status> {
+        let parts = self.door.parts()?;
+        let ask = quote_ask(request.into_inner())?;
+        let shared = Arc::clone(&parts);
+        let asked = ask.clone();
+        // A search that nobody waits for any more runs to its end, as others do.
+        let quoted = to_the_end(&parts.tasks, async move {
+            shared.requests.quote(&asked).await.map_err(Refusal::from)
+        })
+        .await?;
+        Ok(Response::new(quote(&quoted, &ask)))
     }
 
     async fn pay(&self, request: Request<v1::PayRequest>) -> Result<Response<v1::Payment>, Status> {

@@ -105,6 +105,9 @@ impl From<PayError> for Refusal {
                 .with("payment_id", id)
                 // The other payment is or was under way.
                 .money_may_have_moved(true),
+            PayError::TooManyInFlight { max } => {
+                refuse(Reason::TooManyInFlight).with("payments_in_flight_max", max)
+            }
             PayError::Token(error) => Self::from(error),
             PayError::Idempotency(IdempotencyError::Store(store)) | PayError::Store(store) => {
                 unknown_outcome(store)
@@ -392,6 +395,10 @@ impl From<SendCoinsError> for Refusal {
     fn from(error: SendCoinsError) -> Self {
         match &error {
             SendCoinsError::Spend(error) => spend(error),
+            SendCoinsError::FeeAboveMax { fee, max_fee } => Self::new(Reason::FeeAboveMax, &error)
+                .with("fee_sat", fee.to_sat())
+                .with("max_fee_sat", max_fee.to_sat())
+                .money_may_have_moved(false),
             SendCoinsError::Token(error) => Self::from(error),
             SendCoinsError::Idempotency(error) => Self::from(error).money_may_have_moved(true),
             SendCoinsError::Store(error) => unknown_outcome(error),
@@ -472,7 +479,7 @@ impl From<RevokeError> for Refusal {
 }
 
 /// Refuses a transaction that cannot be built; no coin has moved.
-fn spend(error: &SpendError) -> Refusal {
+pub(super) fn spend(error: &SpendError) -> Refusal {
     let refuse = |reason| Refusal::new(reason, error).money_may_have_moved(false);
     match error {
         SpendError::FeerateOutOfRange { sat_per_kwu } => {

@@ -40,6 +40,7 @@ use crate::lightning::{Lightning, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::payouts::Payouts;
+use crate::requests::Requests;
 use crate::runtime::Tasks;
 use crate::store::Committer;
 use crate::swaps::Swaps;
@@ -58,6 +59,8 @@ const STREAMS_MAX: u32 = 1_024;
 pub struct RpcParts {
     /// Payments, invoices and offers.
     pub payments: Arc<Payments>,
+    /// What asks for payments: read, priced, made.
+    pub requests: Arc<Requests>,
     /// Channels.
     pub channels: Arc<Channels>,
     /// Channels that batches fund.
@@ -349,6 +352,9 @@ mod whole_batches;
 #[cfg(test)]
 #[path = "server/tests/payouts.rs"]
 mod whole_payouts;
+#[cfg(test)]
+#[path = "server/tests/requests.rs"]
+mod whole_requests;
 #[cfg(test)]
 #[path = "server/tests/swaps.rs"]
 mod whole_swaps;

@@ -178,10 +178,14 @@ fn send_coins(request: v1::SendRequest) -> Result<SendCoins, Refusal> {
                 .remedy("give amount_sat, or all"));
         }
     };
+    if request.max_fee_sat.is_some() && amount == SendAmount::All {
+        return Err(Refusal::field("max_fee_sat", "goes with amount_sat only; leave it out"));
+    }
     Ok(SendCoins {
         address: request.address,
         amount,
         feerate_sat_per_vb: feerate(request.feerate_sat_per_vb)?,
+        max_fee: request.max_fee_sat.map(bitcoin::Amount::from_sat),
     })
 }
 

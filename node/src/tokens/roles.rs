@@ -36,10 +36,11 @@ const NOT_OPERATORS: [&str; 6] = [
 ];
 
 /// Of payouts a payer sees those whose ids it knows.
-const PAYER: [&str; 19] = [
+const PAYER: [&str; 20] = [
     "tributary.v1.Node/GetInfo",
     "tributary.v1.Payments/Decode",
     "tributary.v1.Payments/EstimateRoute",
+    "tributary.v1.Payments/Quote",
     "tributary.v1.Payments/Pay",
     "tributary.v1.Payments/PayStream",
     "tributary.v1.Payments/WatchPayment",
@@ -58,10 +59,11 @@ const PAYER: [&str; 19] = [
     "tributary.v1.Payouts/GetReconciliation",
 ];
 
-const RECEIVER: [&str; 9] = [
+const RECEIVER: [&str; 10] = [
     "tributary.v1.Node/GetInfo",
     "tributary.v1.Payments/CreateInvoice",
     "tributary.v1.Payments/CreateOffer",
+    "tributary.v1.Payments/CreatePaymentRequest",
     "tributary.v1.Payments/Decode",
     "tributary.v1.Payments/SettleHold",
     "tributary.v1.Payments/CancelHold",
@@ -71,7 +73,7 @@ const RECEIVER: [&str; 9] = [
 ];
 
 /// How the names of methods begin that change nothing, the log of events and exports apart.
-const LOOKS: [&str; 6] = ["Get", "List", "Watch", "Decode", "Lookup", "Estimate"];
+const LOOKS: [&str; 7] = ["Get", "List", "Watch", "Decode", "Lookup", "Estimate", "Quote"];
 
 impl Role {
     /// Every role.

@@ -163,6 +163,9 @@ impl CliError {
                 for (key, value) in &explanation.metadata {
                     line(&format!("{key}:"), bold, value);
                 }
+                if let Some(reason) = &explanation.reason {
+                    line("more:", bold, &format!("tributary explain {reason}"));
+                }
             }
         }
         if let Some(may) = self.money_may_have_moved() {
@@ -232,6 +235,7 @@ mod tests {
         assert!(text.contains("error: FUNDS_INSUFFICIENT: need 7 sat, have 5 sat\n"), "{text}");
         assert!(text.contains("remedy: send coins"), "{text}");
         assert!(text.contains("required_sat: 7\n"), "{text}");
+        assert!(text.contains("more: tributary explain FUNDS_INSUFFICIENT\n"), "{text}");
         assert!(text.ends_with("money may have moved: no\n"), "{text}");
         let json = error.to_json();
         assert_eq!(json["error"]["reason"], "FUNDS_INSUFFICIENT");

@@ -12,6 +12,7 @@ mod error;
 mod node;
 mod output;
 mod parse;
+mod qr;
 mod target;
 mod tower;
 mod verbs;

@@ -28,6 +28,11 @@ impl<S> JournalingScorer<S> {
         Self { scorer, notes: VecDeque::new(), dropped: 0 }
     }
 
+    /// The scorer, for what only it can tell.
+    pub fn scorer(&self) -> &S {
+        &self.scorer
+    }
+
     fn note(&mut self, path: &Path) {
         for hop in &path.hops {
             if self.notes.len() == NOTES_MAX {

@@ -55,6 +55,7 @@ fn refused_payments_say_that_no_money_moved() {
     let short = PayError::InsufficientBalance { amount_msat: 2, spendable_msat: 1 };
     check(short, Reason::LiquidityInsufficient, no);
     check(PayError::NoUsableChannel, Reason::LiquidityInsufficient, no);
+    check(PayError::TooManyInFlight { max: 9 }, Reason::TooManyInFlight, no);
     check(PayError::PaysItself, Reason::PaymentToSelf, no);
 }
 

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod payout;
+pub mod request;
 pub mod swap;
 pub mod table;
 pub mod text;

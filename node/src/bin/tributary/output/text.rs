@@ -4,12 +4,12 @@ use anstyle::{AnsiColor, Style};
 use node::environment::date;
 use node::rpc::json::short_channel_id;
 use proto::v1::{
-    Channel, DecodeResponse, Event, Invoice, NodeInfo, Offer, Payment, PaymentState, WalletBalance,
-    WalletTransaction, batch_event, decode_response, event,
+    Channel, DecodeResponse, Event, Invoice, NodeInfo, Offer, Payment, PaymentState, RequestSource,
+    WalletBalance, WalletTransaction, batch_event, decode_response, event,
 };
 
-use super::styled;
 use super::table::{channel_state, payment_state, shortened, words};
+use super::{request, styled};
 use crate::amount::{grouped, sat_from_msat};
 
 /// Longest text of others shown, in characters.
@@ -296,9 +296,24 @@ pub fn decoded(response: &DecodeResponse) -> String {
                 .line("expires", expiry(offer.expires_unix_ms, offer.expired))
                 .line("blinded paths", offer.blinded_paths);
         }
-        None => {
-            card.line("kind", "newer than this program; use --json");
+        Some(decode_response::Decoded::Address(address)) => {
+            let network = if address.on_network { "this node's" } else { "another" };
+            card.line("kind", "Bitcoin address")
+                .line("address", &address.address)
+                .line("network", network);
         }
+        None => {
+            card.line("kind", "nothing that can be read; use --json for all");
+        }
+    }
+    // What an invoice or offer alone offers is what was told above.
+    if !matches!(response.source(), RequestSource::Invoice | RequestSource::Offer) {
+        card.maybe("name", response.name.as_ref())
+            .maybe("who", response.label.as_deref().map(quoted))
+            .maybe("what for", response.message.as_deref().map(quoted))
+            .maybe("asks for", response.amount_msat.map(msats));
+        request::ways(&mut card, &response.ways);
+        card.line("choice", &response.chosen_because);
     }
     card.finish()
 }

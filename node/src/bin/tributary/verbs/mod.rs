@@ -8,6 +8,7 @@ mod invoices;
 mod node;
 mod payments;
 mod payouts;
+mod requests;
 mod swaps;
 mod tokens;
 mod tower;
@@ -50,6 +51,11 @@ pub async fn run(verb: Verb, global: &Global) -> Result<(), CliError> {
     {
         return done;
     }
+    match &verb {
+        Verb::Qr(args) => return requests::qr(out, args),
+        Verb::Explain(args) => return requests::explain(out, args),
+        _ => {}
+    }
     let client = Client::connect(global).await?;
     call(verb, &client, out).await
 }
@@ -57,7 +63,7 @@ pub async fn run(verb: Verb, global: &Global) -> Result<(), CliError> {
 /// Runs a verb on a connected node.
 async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> {
     match verb {
-        Verb::Node(_) | Verb::Dev(_) | Verb::Completions(_) => {
+        Verb::Node(_) | Verb::Dev(_) | Verb::Completions(_) | Verb::Qr(_) | Verb::Explain(_) => {
             unreachable!("main and run take them before a node is dialled")
         }
         Verb::Info => node::info(client, out).await,
@@ -79,6 +85,8 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Offer(args) => invoices::offer(client, out, args).await,
         Verb::Decode(args) => invoices::decode(client, out, args).await,
         Verb::Hold(verb) => invoices::hold(client, out, verb).await,
+        Verb::Request(args) => requests::request(client, out, args).await,
+        Verb::Quote(args) => requests::quote(client, out, args).await,
         Verb::Pay(args) => payments::pay(client, out, args).await,
         Verb::Payment(args) => payments::one(client, out, &args).await,
         Verb::Payments(args) => payments::list(client, out, &args).await,

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use node::environment::{Clock, SystemClock};
+use proto::v1::quote_response::PayWith;
 use proto::v1::{
     CustomRecord, EstimateRouteRequest, EstimateRouteResponse, GetPaymentRequest, Keysend,
     ListPaymentsRequest, ListPaymentsResponse, PayRequest, PayWait, Payment, PaymentDirection,
-    PaymentFilter, PaymentState, WatchPaymentRequest, estimate_route_request, pay_request,
+    PaymentFilter, PaymentState, QuoteRequest, SendRequest, WatchPaymentRequest,
+    estimate_route_request, pay_request,
 };
 use tonic::Status;
 use tonic::codec::Streaming;
 
-use super::{money, note_cut, pages};
+use super::{money, note_cut, pages, requests};
 use crate::amount::sat_from_msat;
 use crate::args::{EstimateArgs, PayArgs, PaymentArgs, PaymentStateArg, PaymentsArgs};
 use crate::client::Client;
@@ -25,11 +27,25 @@ use crate::parse::NodeId;
 /// How long a payment may take before a spinner shows.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Makes a payment and follows it.
+/// Makes a payment and follows it. Somebody at a terminal sees a quote first and is asked.
 pub async fn pay(client: &Client, out: Output, args: PayArgs) -> Result<(), CliError> {
     let key = args.mutation.key();
     let wait = !args.no_wait;
-    let request = request(args, key.clone());
+    let request = match asking(&args, requests::can_ask() && !out.is_json())? {
+        None => request(args, key.clone()),
+        Some((ask, asks)) => {
+            let quote = requests::agreed(client, &ask, asks).await?;
+            match quote.pay_with {
+                Some(PayWith::Payment(payment)) => completed(payment, args, key.clone()),
+                Some(PayWith::Send(send)) => {
+                    let send = SendRequest { idempotency_key: key.clone(), ..send };
+                    let tx = money(client.wallet().send(send).await, &key)?;
+                    return out.answer(&tx, text::transaction);
+                }
+                None => unreachable!("what was agreed can be paid"),
+            }
+        }
+    };
     if !wait {
         let payment = money(client.payments().pay(request).await, &key)?;
         return out.answer(&payment, text::payment);
@@ -38,6 +54,53 @@ pub async fn pay(client: &Client, out: Output, args: PayArgs) -> Result<(), CliE
     let payment = follow(states, out, |status| CliError::of_money_call(status, &key)).await?;
     out.answer(&payment, text::payment)?;
     outcome(&payment)
+}
+
+/// What quote to ask for first, if one is needed, and whether to ask the user about it.
+///
+/// A script that pays an invoice or an offer needs none. Everything else has to be read by the
+/// node; without somebody to ask, that takes a word before.
+fn asking(args: &PayArgs, can_ask: bool) -> Result<Option<(QuoteRequest, bool)>, CliError> {
+    let Some(text) = &args.target else { return Ok(None) };
+    let asks = can_ask && !args.yes;
+    let plain = !args.over.is_given() && !needs_reading(text);
+    if plain && !asks {
+        return Ok(None);
+    }
+    if !asks && !args.yes {
+        return Err(CliError::Usage(
+            "nobody can be asked here; look at it with `tributary quote`, then pay with --yes"
+                .to_owned(),
+        ));
+    }
+    let ask = QuoteRequest {
+        text: text.clone(),
+        amount_msat: args.amount.map(|amount| amount.0),
+        max_fee_msat: args.max_fee.map(|fee| fee.0),
+        max_parts: args.max_parts,
+        feerate_sat_per_vb: None,
+        over: args.over.code(),
+    };
+    Ok(Some((ask, asks)))
+}
+
+/// Whether a text is neither an invoice nor an offer.
+fn needs_reading(text: &str) -> bool {
+    let text = text.trim().to_lowercase();
+    let scripted = ["bitcoin:", "bc1", "tb1", "bcrt1", "₿"];
+    let base58 = text.starts_with(['1', '2', '3', 'm', 'n']) && (26..=35).contains(&text.len());
+    scripted.iter().any(|start| text.starts_with(start)) || text.contains('@') || base58
+}
+
+/// What pays a quote, with the user's further words.
+fn completed(payment: PayRequest, args: PayArgs, key: String) -> PayRequest {
+    PayRequest {
+        idempotency_key: key,
+        timeout_seconds: args.timeout,
+        wait: PayWait::ReturnAtOnce as i32,
+        payer_note: args.note,
+        ..payment
+    }
 }
 
 fn request(args: PayArgs, key: String) -> PayRequest {
@@ -305,6 +368,33 @@ mod tests {
         };
         assert_eq!(keysend.node_id, vec![2; 33]);
         assert_eq!(keysend.custom_records[0].r#type, 65_537);
+    }
+
+    #[test]
+    fn a_quote_comes_first_where_somebody_can_be_asked_or_must_say_yes() {
+        let asked = |words: &str, can_ask| match parsed(words) {
+            Verb::Pay(args) => asking(&args, can_ask).map(|asked| asked.map(|(_, asks)| asks)),
+            other => panic!("{other:?}"),
+        };
+        for plain in ["pay lnbcrt1abc", "pay LIGHTNING:LNO1ABC", "pay ends-well"] {
+            assert!(matches!(asked(plain, false), Ok(None)), "scripts go on as ever: {plain}");
+            assert!(matches!(asked(plain, true), Ok(Some(true))), "{plain}");
+            assert!(matches!(asked(&format!("{plain} --yes"), true), Ok(None)), "{plain}");
+        }
+        for read in [
+            "pay bitcoin:bcrt1q",
+            "pay ₿a@b.c --amount 1",
+            "pay BCRT1Q --amount 1",
+            "pay 175tWpb8K1S7NmH4Zx6rewF9WQrcZv245W --amount 1",
+            "pay lnbcrt1abc --lightning",
+        ] {
+            assert!(matches!(asked(read, false), Err(CliError::Usage(_))), "{read}");
+            assert!(matches!(asked(&format!("{read} --yes"), false), Ok(Some(false))), "{read}");
+            assert!(matches!(asked(read, true), Ok(Some(true))), "{read}");
+        }
+        let id = "02".repeat(33);
+        let keysend = format!("pay --keysend {id} --amount 5msat");
+        assert!(matches!(asked(&keysend, true), Ok(None)));
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn send_request(args: WalletSendArgs, key: String) -> SendRequest {
             None => args.all.then_some(Amount::All(true)),
         },
         feerate_sat_per_vb: args.feerate,
+        max_fee_sat: args.max_fee.map(|fee| fee.0),
     }
 }
 

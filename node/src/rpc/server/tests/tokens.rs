@@ -209,6 +209,7 @@ async fn a_token_opens_what_it_says_and_no_more() {
             .address,
         amount: Some(v1::send_request::Amount::AmountSat(20_000)),
         feerate_sat_per_vb: Some(2),
+        max_fee_sat: None,
     };
     let status = WalletClient::new(alice.held(&to_alice)).send(send).await.unwrap_err();
     assert_eq!(reason(&status), "PAYEE_DENIED", "an address is no node");
@@ -281,6 +282,7 @@ async fn coins_and_channels_are_counted_with_their_fees() {
         address,
         amount: Some(v1::send_request::Amount::AmountSat(30_000)),
         feerate_sat_per_vb: Some(2),
+        max_fee_sat: None,
     };
     let sent = wallet.send(send.clone()).await.unwrap().into_inner();
     let fee_sat = sent.fee_sat.unwrap();

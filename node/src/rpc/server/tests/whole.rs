@@ -32,6 +32,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
     let config = &node.config;
     RpcParts {
         payments: Arc::clone(&node.payments),
+        requests: Arc::clone(&node.requests),
         channels: Arc::clone(&node.channels),
         batches: Arc::clone(&node.batches),
         swaps: Arc::clone(&node.swaps),
@@ -393,6 +394,7 @@ async fn coins_are_sent_once_per_key_and_sped_up() {
         address: address.clone(),
         amount: Some(v1::send_request::Amount::AmountSat(250_000)),
         feerate_sat_per_vb: Some(2),
+        max_fee_sat: None,
     };
     let sent = alice.wallet().send(send.clone()).await.unwrap().into_inner();
     let twice = alice.wallet().send(send.clone()).await.unwrap().into_inner();
