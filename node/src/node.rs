@@ -6,8 +6,10 @@
 
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
+mod beginning;
 mod chores;
 mod cycle;
+mod observing;
 mod policies;
 mod services;
 pub mod tower;
@@ -16,23 +18,24 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, Network, Txid};
+use bitcoin::{Amount, Txid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::{self, BatchPolicy, Batches};
+use crate::chain::ChainError;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::virtual_confirmation::VirtualConfirmations;
-use crate::chain::{BlockRef, ChainError};
 use crate::channels::{ChannelParts, Channels};
-use crate::config::{ChainBackend, Config, network_name};
+use crate::config::{ChainBackend, Config};
 use crate::environment::{Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
 use crate::keys::Keys;
 use crate::lightning::types::NodeId;
 use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
+use crate::observe::{self, Observer};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
@@ -48,6 +51,7 @@ use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
 use crate::webhooks::{self, WebhookPolicy, Webhooks};
+use beginning::{birthday, claim_store};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
@@ -107,6 +111,9 @@ pub enum StartError {
     /// The API's server.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The page of figures.
+    #[error(transparent)]
+    Metrics(#[from] rpc::metrics::MetricsError),
     /// The file by which clients find the node.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -157,12 +164,16 @@ pub struct Node {
     pub payments: Arc<Payments>,
     /// The endpoints that are told of events.
     pub webhooks: Arc<Webhooks>,
+    /// Figures, and what is wrong.
+    pub observer: Arc<Observer>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
     pub listening: Vec<String>,
     /// Where callers reach it, with its real port; empty if it serves none.
     pub rpc_address: String,
+    /// Where figures are read, with its real port; empty if it serves none.
+    pub metrics_address: String,
     /// Background work.
     pub tasks: Tasks,
     asked_to_stop: CancellationToken,
@@ -384,6 +395,7 @@ impl Node {
             tower::open_doors(&config.tower, tower, &sync, &tasks).await?;
         }
         listeners.push(Arc::new(broadcasts.clone()));
+        let seen = (fees.clone(), broadcasts.clone(), follower.failures());
         tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
         tasks.spawn("guarded paths", Arc::clone(&towers).guard_paths(Arc::clone(&batches)));
@@ -439,6 +451,35 @@ impl Node {
             tasks: tasks.clone(),
         })?);
         webhooks.start();
+        let started = environment.clock.now();
+        let observer = observing::start(
+            observe::Parts {
+                config: config.clone(),
+                committer: committer.clone(),
+                journal: journal.clone(),
+                wallet: Arc::clone(&wallet),
+                fees: seen.0,
+                broadcasts: seen.1,
+                lightning: Arc::clone(&lightning),
+                channels: Arc::clone(&channels),
+                payments: Arc::clone(&payments),
+                batches: Arc::clone(&batches),
+                swaps: Arc::clone(&swaps),
+                towers: Arc::clone(&towers),
+                tower: tower.map(|assembled| assembled.tower),
+                webhooks: Arc::clone(&webhooks),
+                sync: sync.clone(),
+                chain: Arc::clone(&environment.chain),
+                chain_failures: seen.2,
+                clock: Arc::clone(&environment.clock),
+                entropy: Arc::clone(&environment.entropy),
+                started,
+                spans: observing::spans(&config, &lightning, &environment, &tasks),
+            },
+            &door,
+            &tasks,
+        );
+        let metrics_address = rpc::metrics::serve(&config.metrics, &observer, &tasks).await?;
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
@@ -463,8 +504,9 @@ impl Node {
                 },
                 listen_addresses: listening.clone(),
                 announced_addresses: config.lightning.announce_addresses.clone(),
-                started: environment.clock.now(),
+                started,
             },
+            observer: Arc::clone(&observer),
             clock: Arc::clone(&environment.clock),
             stop: asked_to_stop.clone(),
             tasks: tasks.clone(),
@@ -488,9 +530,11 @@ impl Node {
             tokens,
             payments,
             webhooks,
+            observer,
             sync,
             listening,
             rpc_address,
+            metrics_address,
             tasks,
             asked_to_stop,
         })
@@ -543,44 +587,4 @@ async fn serve_rpc(
 /// The height that every part of the node has seen; 0 before the first look.
 fn synced_height(state: &SyncState) -> u32 {
     state.synced.map_or(0, |block| block.height)
-}
-
-/// Notes whose store this is, or refuses another's.
-fn claim_store(committer: &Committer, node: NodeId, network: Network) -> Result<(), StartError> {
-    let network = network_name(network).to_owned();
-    let ours = format!("{node} {network}");
-    let key = Table::Meta.key("owner");
-    match committer.get(&key)? {
-        None => {
-            let mut batch = Batch::default();
-            batch.put(key, ours.into_bytes());
-            let _durable_with_the_first_event = committer.enqueue(batch);
-            Ok(())
-        }
-        Some(found) if found == ours.as_bytes() => Ok(()),
-        Some(found) => {
-            let found = String::from_utf8_lossy(&found).into_owned();
-            let (found_node, found_network) = found.split_once(' ').unwrap_or((&found, "?"));
-            Err(StartError::OtherNode {
-                found_node: found_node.to_owned(),
-                found_network: found_network.to_owned(),
-                node,
-                network,
-            })
-        }
-    }
-}
-
-/// The block a new wallet starts at: the configured height, else the tip.
-async fn birthday(
-    config: &Config,
-    environment: &Environment,
-    tip: BlockRef,
-) -> Result<Option<BlockRef>, ChainError> {
-    let height = config.chain.birthday_height;
-    if height == 0 || height >= tip.height {
-        return Ok(Some(tip));
-    }
-    let hash = environment.chain.block_hash(height).await?;
-    Ok(hash.map(|hash| BlockRef { height, hash }))
 }

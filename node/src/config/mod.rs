@@ -6,6 +6,7 @@
 //! written. No secret is read here: a [`SecretRef`] is resolved where it is used.
 
 mod load;
+mod observe;
 mod secret;
 mod text;
 mod tower;
@@ -18,6 +19,7 @@ use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
+pub use observe::{MetricsConfig, TracesConfig};
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
@@ -57,6 +59,10 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// Events told over HTTP.
     pub webhook: WebhookConfig,
+    /// Figures.
+    pub metrics: MetricsConfig,
+    /// Spans.
+    pub traces: TracesConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -78,6 +84,8 @@ impl Default for Config {
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
             webhook: WebhookConfig::default(),
+            metrics: MetricsConfig::default(),
+            traces: TracesConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

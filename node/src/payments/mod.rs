@@ -7,6 +7,7 @@
 mod admission;
 mod invoices;
 mod machine;
+mod probe;
 mod query;
 mod record;
 mod request;
@@ -20,6 +21,7 @@ pub use invoices::{
     InvoiceView, OfferRecord,
 };
 pub use machine::{Decision, Effect, Input, Rejection};
+pub use probe::{PaymentCounts, PaymentProbe, PaymentTimes};
 pub use query::{PaymentFilter, PaymentPage};
 pub use record::{Direction, PaymentKind, PaymentRecord, PaymentState};
 pub use request::{HoldError, PayError, PayRequest, PayTarget, PaymentDefaults};

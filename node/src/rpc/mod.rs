@@ -13,6 +13,7 @@
 pub mod auth;
 mod batch_view;
 mod batches;
+pub mod calls;
 mod channel_view;
 mod channels;
 pub mod connection;
@@ -27,6 +28,7 @@ mod guests;
 mod hub;
 pub mod json;
 mod methods;
+pub mod metrics;
 mod mutation;
 mod node;
 pub mod open_tower;

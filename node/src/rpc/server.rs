@@ -26,6 +26,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
+use super::calls::Calls;
 use super::gate::{Gate, Guarded};
 use super::status::{Reason, Refusal};
 use super::tls::TlsIdentity;
@@ -36,6 +37,7 @@ use crate::channels::Channels;
 use crate::environment::{Clock, UnixTime};
 use crate::journal::{Idempotency, Journal};
 use crate::lightning::{Lightning, PeerBook};
+use crate::observe::Observer;
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::runtime::Tasks;
@@ -84,6 +86,8 @@ pub struct RpcParts {
     pub chain: Arc<dyn ChainSource>,
     /// What was configured.
     pub facts: Facts,
+    /// Figures, and what is wrong.
+    pub observer: Arc<Observer>,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Given when a caller asks the node to stop; whoever holds the node stops it then.
@@ -155,6 +159,7 @@ enum Opening {
 #[derive(Clone)]
 pub struct Door {
     opening: Arc<watch::Sender<Opening>>,
+    calls: Arc<Calls>,
 }
 
 impl Default for Door {
@@ -166,7 +171,12 @@ impl Default for Door {
 impl Door {
     /// A door that is closed: callers hear `STARTING`.
     pub fn new() -> Self {
-        Self { opening: Arc::new(watch::Sender::new(Opening::Starting)) }
+        Self { opening: Arc::new(watch::Sender::new(Opening::Starting)), calls: Arc::default() }
+    }
+
+    /// What measures the calls that come by it.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.calls
     }
 
     /// Lets callers in. A door that was closed for a stop stays closed.
@@ -221,6 +231,7 @@ pub async fn serve(
     gate: &Arc<Gate>,
     tasks: &Tasks,
 ) -> Result<(), ServeError> {
+    gate.count_in(door.calls());
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, tonic_health::ServingStatus::NotServing).await;
     let descriptors = || {
