@@ -348,11 +348,17 @@ mod whole;
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
 #[cfg(test)]
+#[path = "server/tests/figures.rs"]
+mod whole_figures;
+#[cfg(test)]
 #[path = "server/tests/swaps.rs"]
 mod whole_swaps;
 #[cfg(test)]
 #[path = "server/tests/tokens.rs"]
 mod whole_tokens;
+#[cfg(test)]
+#[path = "server/tests/traces.rs"]
+mod whole_traces;
 #[cfg(test)]
 #[path = "server/tests/webhooks.rs"]
 mod whole_webhooks;
