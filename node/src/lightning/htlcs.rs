@@ -7,7 +7,7 @@
 //! The two ends of a channel know hash, channel and number of an HTLC. From these both derive one
 //! span's id: what one node offers is the parent of what the other received.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use lightning::ln::msgs::{MessageSendEvent, UpdateAddHTLC};
@@ -90,6 +90,8 @@ struct Key {
 }
 
 struct Noted {
+    /// With whom.
+    peer: NodeId,
     hash: PaymentHash,
     amount_msat: u64,
     begun: Instant,
@@ -109,6 +111,8 @@ struct Book {
     open: HashMap<Key, Noted>,
     /// Received and not passed on yet, by hash: mostly one.
     arrived: HashMap<PaymentHash, Vec<Key>>,
+    /// Channels that are known to be their senders'.
+    channels: HashSet<(NodeId, ChannelId)>,
 }
 
 /// Follows HTLCs once it is armed.
@@ -134,23 +138,40 @@ impl HtlcProbe {
         Some((book.open.len(), oldest.unwrap_or_default()))
     }
 
-    /// A peer offers an HTLC.
-    pub(super) fn received(&self, message: &UpdateAddHTLC) {
+    /// A peer offers an HTLC. Noted only if `is_its_channel` says so, which is asked once for each
+    /// channel: a stranger must not fill the book.
+    pub(super) fn received(
+        &self,
+        peer: NodeId,
+        message: &UpdateAddHTLC,
+        is_its_channel: impl FnOnce() -> bool,
+    ) {
         let Some(armed) = self.0.get() else { return };
+        let pair = (peer, message.channel_id);
+        if !armed.noted.lock().channels.contains(&pair) {
+            if !is_its_channel() {
+                return;
+            }
+            armed.noted.lock().channels.insert(pair);
+        }
         let key = Key { channel: message.channel_id, number: message.htlc_id, way: Way::Received };
         let hash = message.payment_hash.into();
         // Whoever offered it derives this id too.
         let parent = htlc_span(hash, &Key { way: Way::Offered, ..key });
         let mut book = armed.noted.lock();
-        if armed.note(&mut book, key, hash, message.amount_msat, parent) {
+        if armed.note(&mut book, key, peer, hash, message.amount_msat, parent) {
             book.arrived.entry(hash).or_default().push(key);
         }
     }
 
     /// A peer settles or fails an HTLC of ours.
-    pub(super) fn answered(&self, channel: ChannelId, number: u64, end: End) {
-        if let Some(armed) = self.0.get() {
-            armed.end(&mut armed.noted.lock(), Key { channel, number, way: Way::Offered }, end);
+    pub(super) fn answered(&self, peer: NodeId, channel: ChannelId, number: u64, end: End) {
+        let Some(armed) = self.0.get() else { return };
+        let key = Key { channel, number, way: Way::Offered };
+        let mut book = armed.noted.lock();
+        // LDK refuses an answer of somebody else's.
+        if book.open.get(&key).is_some_and(|noted| noted.peer == peer) {
+            armed.end(&mut book, key, end);
         }
     }
 
@@ -159,7 +180,8 @@ impl HtlcProbe {
         let Some(armed) = self.0.get() else { return };
         let mut book = armed.noted.lock();
         for message in messages {
-            let MessageSendEvent::UpdateHTLCs { channel_id: channel, updates, .. } = message else {
+            let MessageSendEvent::UpdateHTLCs { node_id, channel_id: channel, updates } = message
+            else {
                 continue;
             };
             let received = |number| Key { channel: *channel, number, way: Way::Received };
@@ -172,7 +194,7 @@ impl HtlcProbe {
                 armed.end(&mut book, received(number), End::Failed);
             }
             for add in &updates.update_add_htlcs {
-                armed.offer(&mut book, *channel, add);
+                armed.offer(&mut book, *node_id, *channel, add);
             }
         }
     }
@@ -181,6 +203,7 @@ impl HtlcProbe {
     pub(super) fn closed(&self, channel: ChannelId) {
         let Some(armed) = self.0.get() else { return };
         let mut book = armed.noted.lock();
+        book.channels.retain(|(_, known)| *known != channel);
         book.open.retain(|key, _| key.channel != channel);
         book.arrived.retain(|_, keys| {
             keys.retain(|key| key.channel != channel);
@@ -190,7 +213,7 @@ impl HtlcProbe {
 }
 
 impl Armed {
-    fn offer(&self, book: &mut Book, channel: ChannelId, add: &UpdateAddHTLC) {
+    fn offer(&self, book: &mut Book, peer: NodeId, channel: ChannelId, add: &UpdateAddHTLC) {
         let key = Key { channel, number: add.htlc_id, way: Way::Offered };
         // LDK says it again after a reconnection.
         if book.open.contains_key(&key) {
@@ -213,7 +236,7 @@ impl Armed {
                 self.spans.tell(span);
             }
         }
-        self.note(book, key, hash, add.amount_msat, parent);
+        self.note(book, key, peer, hash, add.amount_msat, parent);
     }
 
     /// Notes an HTLC; false if it is noted already, or one too many.
@@ -221,6 +244,7 @@ impl Armed {
         &self,
         book: &mut Book,
         key: Key,
+        peer: NodeId,
         hash: PaymentHash,
         amount_msat: u64,
         parent: SpanId,
@@ -230,7 +254,7 @@ impl Armed {
             return false;
         }
         let begun_at = self.spans.now();
-        let noted = Noted { hash, amount_msat, begun: Instant::now(), begun_at, parent };
+        let noted = Noted { peer, hash, amount_msat, begun: Instant::now(), begun_at, parent };
         match book.open.entry(key) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(place) => {
@@ -291,5 +315,65 @@ impl Book {
                 self.arrived.remove(&hash);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning::ln::msgs::OnionPacket;
+
+    use super::*;
+
+    fn node(number: u8) -> NodeId {
+        SecretKey::from_slice(&[number; 32]).unwrap().public_key(&Secp256k1::new())
+    }
+
+    fn add(channel: u8, number: u64) -> UpdateAddHTLC {
+        UpdateAddHTLC {
+            channel_id: ChannelId([channel; 32]),
+            htlc_id: number,
+            amount_msat: 1_000,
+            payment_hash: PaymentHash([7; 32]).into(),
+            cltv_expiry: 500,
+            skimmed_fee_msat: None,
+            onion_routing_packet: OnionPacket {
+                version: 0,
+                public_key: Ok(node(9)),
+                hop_data: [0; 20 * 65],
+                hmac: [0; 32],
+            },
+            blinding_point: None,
+            hold_htlc: None,
+            accountable: None,
+        }
+    }
+
+    fn noted(probe: &HtlcProbe) -> usize {
+        probe.noted().map_or(0, |(count, _)| count)
+    }
+
+    #[test]
+    fn only_the_peer_of_a_channel_is_believed() {
+        let probe = HtlcProbe::default();
+        probe.received(node(1), &add(1, 0), || panic!("nobody measures"));
+        probe.arm(node(3), Spans::default());
+        probe.received(node(2), &add(1, 0), || false);
+        assert_eq!(noted(&probe), 0, "a stranger's");
+        probe.received(node(1), &add(1, 0), || true);
+        probe.received(node(1), &add(1, 1), || panic!("it is known by now"));
+        probe.received(node(1), &add(1, 1), || panic!("it is known by now"));
+        probe.received(node(2), &add(1, 2), || false);
+        assert_eq!(noted(&probe), 2, "said twice is one");
+        let armed = probe.0.get().unwrap();
+        armed.offer(&mut armed.noted.lock(), node(2), ChannelId([2; 32]), &add(2, 0));
+        assert_eq!(probe.figures().unwrap().forwarded.count(), 1);
+        probe.answered(node(1), ChannelId([2; 32]), 0, End::Fulfilled);
+        assert_eq!(probe.figures().unwrap().offered_fulfilled.count(), 0, "another's word");
+        probe.answered(node(2), ChannelId([2; 32]), 0, End::Fulfilled);
+        assert_eq!(probe.figures().unwrap().offered_fulfilled.count(), 1);
+        probe.closed(ChannelId([1; 32]));
+        assert_eq!(noted(&probe), 0, "what a channel carried goes with it");
+        assert!(armed.noted.lock().channels.is_empty());
     }
 }

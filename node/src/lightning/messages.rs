@@ -125,7 +125,11 @@ macro_rules! forward {
             }
 
             fn handle_update_add_htlc(&self, peer: PublicKey, message: &msgs::UpdateAddHTLC) {
-                self.gate.htlcs.received(message);
+                let channel = message.channel_id;
+                self.gate.htlcs.received(peer, message, || {
+                    let open = self.manager.list_channels_with_counterparty(&peer);
+                    open.iter().any(|details| details.channel_id == channel)
+                });
                 self.manager.handle_update_add_htlc(peer, message);
             }
 
@@ -134,12 +138,12 @@ macro_rules! forward {
                 peer: PublicKey,
                 message: msgs::UpdateFulfillHTLC,
             ) {
-                self.gate.htlcs.answered(message.channel_id, message.htlc_id, End::Fulfilled);
+                self.gate.htlcs.answered(peer, message.channel_id, message.htlc_id, End::Fulfilled);
                 self.manager.handle_update_fulfill_htlc(peer, message);
             }
 
             fn handle_update_fail_htlc(&self, peer: PublicKey, message: &msgs::UpdateFailHTLC) {
-                self.gate.htlcs.answered(message.channel_id, message.htlc_id, End::Failed);
+                self.gate.htlcs.answered(peer, message.channel_id, message.htlc_id, End::Failed);
                 self.manager.handle_update_fail_htlc(peer, message);
             }
 
@@ -148,7 +152,7 @@ macro_rules! forward {
                 peer: PublicKey,
                 message: &msgs::UpdateFailMalformedHTLC,
             ) {
-                self.gate.htlcs.answered(message.channel_id, message.htlc_id, End::Failed);
+                self.gate.htlcs.answered(peer, message.channel_id, message.htlc_id, End::Failed);
                 self.manager.handle_update_fail_malformed_htlc(peer, message);
             }
 

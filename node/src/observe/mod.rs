@@ -6,6 +6,7 @@
 //! judges. Nothing here changes anything, but that [`Observer::start`] arms what measures, if the
 //! configuration asks for figures or spans.
 
+pub mod doctor;
 mod families;
 mod process;
 mod subscribers;

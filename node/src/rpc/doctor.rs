@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::files::bits_of_others;
-use super::tls::good_for;
+use super::tls::{good_for, is_ours};
 use crate::config::Config;
 use crate::environment::{UnixTime, date};
 use crate::observe::doctor::Check;
@@ -22,8 +22,12 @@ pub(super) fn all(config: &Config, now: UnixTime) -> Vec<Check> {
     if config.rpc.listen.is_empty() {
         return vec![data_directory(&config.data_dir())];
     }
+    let cert = config.tls_cert_file();
+    // Which names its owner's own is good for, its owner knows.
+    let is_ours = std::fs::read(&cert).is_ok_and(|pem| is_ours(&pem));
+    let names = if is_ours { &config.rpc.tls_extra_names[..] } else { &[] };
     vec![
-        certificate(&config.tls_cert_file(), &config.rpc.tls_extra_names, now),
+        certificate(&cert, names, now),
         admin_token(&config.token_file()),
         data_directory(&config.data_dir()),
     ]
@@ -82,7 +86,9 @@ pub fn admin_token(path: &Path) -> Check {
         Ok(bits) => Check::error(
             NAME,
             format_args!("{shown} is open to others (mode bits {bits:03o}): it opens everything"),
-            format_args!("chmod 600 {shown}; if somebody may have read it, remove it and start anew"),
+            format_args!(
+                "chmod 600 {shown}; if somebody may have read it, remove it and start anew"
+            ),
         ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Check::error(
             NAME,

@@ -19,6 +19,7 @@ mod channels;
 pub mod connection;
 mod convert;
 pub mod dev_registry;
+pub mod doctor;
 mod ending;
 mod event_view;
 mod events;

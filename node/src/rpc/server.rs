@@ -348,6 +348,9 @@ mod whole;
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
 #[cfg(test)]
+#[path = "server/tests/doctor.rs"]
+mod whole_doctor;
+#[cfg(test)]
 #[path = "server/tests/figures.rs"]
 mod whole_figures;
 #[cfg(test)]

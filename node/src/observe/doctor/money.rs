@@ -105,9 +105,9 @@ pub(super) fn htlc_expiry(observer: &Observer, channels: &[ChannelSnapshot]) -> 
 pub(super) async fn batch_deadlines(observer: &Observer) -> Check {
     const NAME: &str = "batch_deadlines";
     let joins = observer.parts().batches.joins().await;
-    let live = joins.iter().filter(|join| {
-        matches!(join.state, UserPhase::Leaf(LeafState::Confirmed { .. }))
-    });
+    let live = joins
+        .iter()
+        .filter(|join| matches!(join.state, UserPhase::Leaf(LeafState::Confirmed { .. })));
     let deadlines: Vec<i64> = live
         .filter_map(|join| Some(i64::from(join.deadline?.to_consensus_u32()) - height(observer)))
         .collect();

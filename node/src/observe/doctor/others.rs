@@ -46,7 +46,10 @@ pub(super) fn towers(observer: &Observer, channels: &[ChannelSnapshot]) -> Check
         if record.missed > 0 {
             return Check::error(
                 NAME,
-                format_args!("{key} never heard of {} states: they were forgotten here", record.missed),
+                format_args!(
+                    "{key} never heard of {} states: they were forgotten here",
+                    record.missed
+                ),
                 "raise tower.outbox_max_mib; add another tower, which guards what comes from now on",
             );
         }
@@ -87,8 +90,7 @@ pub(super) fn webhooks(observer: &Observer) -> Check {
                 "enable it anew with `tributary webhook update`, or delete it",
             );
         }
-        if let (Some(error), EndpointState::Enabled) =
-            (&endpoint.last_error, endpoint.record.state)
+        if let (Some(error), EndpointState::Enabled) = (&endpoint.last_error, endpoint.record.state)
         {
             return Check::warning(
                 NAME,
@@ -99,7 +101,10 @@ pub(super) fn webhooks(observer: &Observer) -> Check {
         if endpoint.progress.dead_letters > 0 {
             return Check::warning(
                 NAME,
-                format_args!("{} events for {id} ({url}) were given up", endpoint.progress.dead_letters),
+                format_args!(
+                    "{} events for {id} ({url}) were given up",
+                    endpoint.progress.dead_letters
+                ),
                 "`tributary webhook dead` shows them, `tributary webhook replay` sends them again",
             );
         }
@@ -112,9 +117,12 @@ pub(super) fn subscribers(observer: &Observer) -> Check {
     let newest = observer.parts().journal.last_durable();
     let (readers, slowest) = observer.subscribers().look();
     let lag = slowest.map_or(0, |slowest| newest.saturating_sub(slowest));
-    let finding = format!("{newest} events; {}, the slowest {lag} behind", count(readers, "reader"));
+    let finding =
+        format!("{newest} events; {}, the slowest {lag} behind", count(readers, "reader"));
     match lag > LAG_MAX {
-        true => Check::warning(NAME, finding, "a subscriber reads too slowly, or hangs: look at it"),
+        true => {
+            Check::warning(NAME, finding, "a subscriber reads too slowly, or hangs: look at it")
+        }
         false => Check::ok(NAME, finding),
     }
 }

@@ -48,9 +48,10 @@ fn durability(config: &Config) -> Check {
     const NAME: &str = "config_store";
     let engine = config.store.engine.name();
     match (config.store.engine, config.network) {
-        (StoreEngine::Memory, Network::Regtest) => {
-            Check::ok(NAME, format_args!("engine {engine}: nothing survives, as on a regtest it may"))
-        }
+        (StoreEngine::Memory, Network::Regtest) => Check::ok(
+            NAME,
+            format_args!("engine {engine}: nothing survives, as on a regtest it may"),
+        ),
         (StoreEngine::Memory, _) => Check::error(
             NAME,
             format_args!("engine {engine}: the channels are lost when the process ends"),
@@ -58,7 +59,9 @@ fn durability(config: &Config) -> Check {
         ),
         (StoreEngine::Sled, _) => Check::warning(
             NAME,
-            format_args!("engine {engine}: one power cut in sixty left a damaged store in our tests"),
+            format_args!(
+                "engine {engine}: one power cut in sixty left a damaged store in our tests"
+            ),
             "close the channels, then start anew with store.engine = \"fjall\"",
         ),
         (StoreEngine::Fjall, _) => Check::ok(NAME, format_args!("engine {engine}")),

@@ -51,7 +51,10 @@ pub(super) fn chain_sync(observer: &Observer) -> Check {
     if sync.behind > 0 {
         return Check::warning(
             NAME,
-            format_args!("{} behind: at height {height} of {tip}", count(sync.behind as usize, "block")),
+            format_args!(
+                "{} behind: at height {height} of {tip}",
+                count(sync.behind as usize, "block")
+            ),
             "wait: the node catches up by itself, and takes new risk once it has",
         );
     }
@@ -70,7 +73,9 @@ pub(super) fn chain_endpoints(observer: &Observer) -> Check {
         };
         return match endpoints.len() {
             0 => Check::ok(NAME, format_args!("the chain is in this process; {since}")),
-            number => Check::ok(NAME, format_args!("{} in order; {since}", count(number, "endpoint"))),
+            number => {
+                Check::ok(NAME, format_args!("{} in order; {since}", count(number, "endpoint")))
+            }
         };
     };
     let why = worst.last_error.as_deref().unwrap_or("no word");
@@ -103,7 +108,9 @@ pub(super) async fn clock(observer: &Observer) -> Check {
         0 => Check::ok(NAME, format_args!("{} s after the tip's own time", now - time)),
         _ if behind > AHEAD_MAX => Check::error(
             NAME,
-            format_args!("{minutes} minutes behind the tip's time; a block may be 120 ahead at most"),
+            format_args!(
+                "{minutes} minutes behind the tip's time; a block may be 120 ahead at most"
+            ),
             remedy,
         ),
         _ if behind > AHEAD_WARNING => {
@@ -162,7 +169,8 @@ fn judge_space(free: Result<u64, String>, store: u64) -> Check {
         }
     };
     let finding = format!("{} MB free, the store takes {} MB", mb(free), mb(store));
-    let remedy = "make room, or move the data to a larger disk: the node stops when it cannot write";
+    let remedy =
+        "make room, or move the data to a larger disk: the node stops when it cannot write";
     match free {
         _ if free < FREE_ERROR => Check::error(NAME, finding, remedy),
         // A store needs room for a copy of itself while it merges.
@@ -175,7 +183,10 @@ pub(super) async fn disk_write(observer: &Observer) -> Check {
     const NAME: &str = "disk_write";
     let committer = &observer.parts().committer;
     let mut batch = Batch::default();
-    batch.put(Table::Meta.key("doctor"), observer.parts().clock.now().as_secs().to_be_bytes().to_vec());
+    batch.put(
+        Table::Meta.key("doctor"),
+        observer.parts().clock.now().as_secs().to_be_bytes().to_vec(),
+    );
     let begun = Instant::now();
     let ticket = committer.enqueue(batch);
     let remedy = "every payment waits for this: use a disk with power-loss protection, and keep \
@@ -203,7 +214,8 @@ pub(super) async fn disk_write(observer: &Observer) -> Check {
 pub(super) fn commit_backlog(observer: &Observer) -> Check {
     const NAME: &str = "commit_backlog";
     let (ops, age) = observer.parts().committer.waiting();
-    let finding = format!("{} not taken yet, the oldest for {} ms", count(ops, "write"), age.as_millis());
+    let finding =
+        format!("{} not taken yet, the oldest for {} ms", count(ops, "write"), age.as_millis());
     match age > WAIT_WARNING {
         true => Check::warning(NAME, finding, "the disk does not keep up with what the node does"),
         false => Check::ok(NAME, finding),
@@ -220,9 +232,12 @@ fn judge_files(process: &ProcessFigures) -> Check {
         return Check::ok(NAME, "without a limit, or not known here");
     };
     let finding = format!("{open} files open, {most} allowed");
-    let remedy = "raise the limit of open files to 65536 (LimitNOFILE in a systemd unit, ulimit -n)";
+    let remedy =
+        "raise the limit of open files to 65536 (LimitNOFILE in a systemd unit, ulimit -n)";
     match () {
-        () if open.saturating_mul(10) > most.saturating_mul(8) => Check::error(NAME, finding, remedy),
+        () if open.saturating_mul(10) > most.saturating_mul(8) => {
+            Check::error(NAME, finding, remedy)
+        }
         () if most < FILES_MIN => Check::warning(NAME, finding, remedy),
         () => Check::ok(NAME, finding),
     }
@@ -249,7 +264,8 @@ mod tests {
     fn a_low_limit_of_files_is_told() {
         let severity = |open, most| {
             let (open_files, open_files_max) = (Some(open), Some(most));
-            judge_files(&ProcessFigures { open_files, open_files_max, ..Default::default() }).severity
+            judge_files(&ProcessFigures { open_files, open_files_max, ..Default::default() })
+                .severity
         };
         assert_eq!(severity(100, 65_536), Severity::Ok);
         assert_eq!(severity(100, 1_024), Severity::Warning);

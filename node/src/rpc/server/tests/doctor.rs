@@ -22,6 +22,8 @@ use crate::config::Config;
 use crate::dev::{Cluster, DevChain, NodeOptions, free_port};
 use crate::environment::{Clock, Environment, OsEntropy, SystemClock, UnixTime};
 use crate::keys::{Keys, RecoveryPhrase, WordCount};
+use crate::lightning::InvoiceDescription;
+use crate::lightning::types::{PaymentHash, Preimage};
 use crate::node::Node;
 use crate::observe::doctor::{Check, Severity};
 use crate::payments::{CreateInvoice, PayRequest, PayTarget};
@@ -196,17 +198,37 @@ async fn chain_disk_and_clock_are_found_out() {
     chain.stop().await;
 }
 
+/// What pays an invoice of `payee`'s, one that is held if there is a hash.
+async fn bill(payee: &Node, hash: Option<PaymentHash>) -> PayRequest {
+    let create = CreateInvoice {
+        amount_msat: Some(20_000_000),
+        description: InvoiceDescription::Text("tea".into()),
+        expiry: Duration::from_secs(3_600),
+        min_final_cltv_expiry_delta: None,
+        hash,
+    };
+    let made = payee.payments.create_invoice(create, None).await.unwrap();
+    PayRequest {
+        target: PayTarget::Request(made.invoice),
+        amount_msat: None,
+        max_fee_msat: None,
+        retry_for: None,
+        max_parts: None,
+        payer_note: None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn coins_channels_towers_and_receivers_are_found_out() {
     let dir = tempfile::tempdir().unwrap();
     let mut net = Cluster::new(DevChain::embedded(), dir.path());
     let tower = free_port().unwrap();
-    for name in ["ada", "bob"] {
+    for name in ["ada", "bob", "carol"] {
         let options = NodeOptions {
             configure: Arc::new(move |config| {
                 config.webhook.allow_private = true;
                 config.webhook.retry_first_ms = 50;
-                if name == "bob" {
+                if name == "carol" {
                     config.tower.listen = format!("127.0.0.1:{tower}");
                 }
             }),
@@ -224,7 +246,7 @@ async fn coins_channels_towers_and_receivers_are_found_out() {
     is(&check(ada, "wallet_coins").await, Severity::Ok, "confirmed");
     is(&check(ada, "channels_online").await, Severity::Ok, "1 channel open");
     is(&check(ada, "towers").await, Severity::Warning, "none guards 1 channel");
-    let key = net.node("bob").observer.parts().tower.as_ref().unwrap().key();
+    let key = net.node("carol").observer.parts().tower.as_ref().unwrap().key();
     ada.towers.add(key, &format!("127.0.0.1:{tower}"), Mode::Blind).await.unwrap();
     is(&check(ada, "towers").await, Severity::Ok, "1 tower in order");
     is(&check(ada, "webhooks").await, Severity::Ok, "0 endpoints");
@@ -236,37 +258,22 @@ async fn coins_channels_towers_and_receivers_are_found_out() {
     })
     .await;
 
-    // A payment that is held by somebody who has gone.
-    is(&check(ada, "htlc_expiry").await, Severity::Ok, "no HTLC");
-    let preimage = crate::lightning::types::Preimage([7; 32]);
-    let bill = net
-        .node("bob")
-        .payments
-        .create_invoice(
-            CreateInvoice {
-                amount_msat: Some(50_000_000),
-                description: crate::lightning::InvoiceDescription::Text("held".into()),
-                expiry: Duration::from_secs(3_600),
-                min_final_cltv_expiry_delta: None,
-                hash: Some(preimage.hash()),
-            },
-            None,
-        )
-        .await
-        .unwrap();
-    let request = PayRequest {
-        target: PayTarget::Request(bill.invoice),
-        amount_msat: None,
-        max_fee_msat: None,
-        retry_for: None,
-        max_parts: None,
-        payer_note: None,
-    };
+    // A tower that has gone, and a state that it is to have.
+    net.stop("carol").await.unwrap();
+    let ada = net.node("ada");
+    let request = bill(net.node("bob"), None).await;
     ada.payments.pay(&request, None).unwrap();
-    until("an HTLC in flight", async || {
-        net.node("bob").payments.open_count() == 1 && ada.lightning.next_expiry().is_some()
+    until("a tower that does not answer", async || {
+        check(ada, "towers").await.severity == Severity::Warning
     })
     .await;
+
+    // A payment that is held by somebody who has gone.
+    until("the end of the payment", async || ada.lightning.next_expiry().is_none()).await;
+    is(&check(ada, "htlc_expiry").await, Severity::Ok, "no HTLC");
+    let request = bill(net.node("bob"), Some(Preimage([7; 32]).hash())).await;
+    ada.payments.pay(&request, None).unwrap();
+    until("an HTLC that is held", async || net.node("bob").payments.open_count() == 1).await;
     is(&check(ada, "htlc_expiry").await, Severity::Ok, "1 HTLC in flight");
     let expiry = ada.lightning.next_expiry().unwrap();
     let left = expiry - ada.sync.borrow().synced.unwrap().height;
@@ -280,10 +287,6 @@ async fn coins_channels_towers_and_receivers_are_found_out() {
     is(&check(ada, "htlc_expiry").await, Severity::Warning, "expires in 8 blocks");
     net.mine(6).await.unwrap();
     is(&check(ada, "htlc_expiry").await, Severity::Error, "expires in 2 blocks");
-    until("a tower that does not answer", async || {
-        check(ada, "towers").await.severity == Severity::Warning
-    })
-    .await;
     net.shut_down().await;
 }
 
@@ -298,7 +301,10 @@ async fn the_deadline_of_a_batch_is_told_in_time() {
     net.fund(&["hub"], Amount::from_sat(2_000_000), 2).await.unwrap();
     let (hub, user) = (net.node("hub"), net.node("user"));
     is(&check(user, "batch_deadlines").await, Severity::Ok, "no channel");
-    user.lightning.connect(hub.lightning.node_id(), &net.get("hub").unwrap().address()).await.unwrap();
+    user.lightning
+        .connect(hub.lightning.node_id(), &net.get("hub").unwrap().address())
+        .await
+        .unwrap();
     let request = JoinRequest {
         hub: hub.lightning.node_id(),
         capacity: Amount::from_sat(200_000),

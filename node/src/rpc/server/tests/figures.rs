@@ -339,9 +339,12 @@ async fn the_page_has_what_happened_and_what_dashboard_and_alerts_ask_for() {
             pages.insert(name, page(net.node(name)).await);
         }
         let ada = read(&pages["ada"]);
+        let hub = read(&pages["hub"]);
         figure(&ada, "tributary_payment_seconds_count", &whole) >= PAYMENTS as f64
+            && figure(&hub, "tributary_forwards_total", &[]) >= PAYMENTS as f64
+            && figure(&hub, "tributary_htlcs_in_flight", &[]) == 0.0
             && figure(&ada, "tributary_webhook_failing", &[]) >= 1.0
-            && figure(&read(&pages["hub"]), "tributary_watchtower_appointments", &[]) >= 1.0
+            && figure(&hub, "tributary_watchtower_appointments", &[]) >= 1.0
     })
     .await;
     pages.insert("dora", page(&dora).await);
@@ -399,8 +402,19 @@ async fn the_page_has_what_happened_and_what_dashboard_and_alerts_ask_for() {
     assert_eq!(figure(&of["dora"], "tributary_chain_endpoint_failures", &[]), 0.0);
     assert_eq!(figure(&of["dora"], "tributary_chain_current", &[]), 1.0);
 
-    // What dashboard and alerts ask for is there.
-    let all: Vec<Sample> = of.values().flatten().cloned().collect();
+    // What dashboard and alerts ask for is there; some of it only while something is in flight.
+    let held = v1::CreateInvoiceRequest {
+        payment_hash: Some(crate::lightning::types::Preimage([9; 32]).hash().0.to_vec()),
+        ..invoice_request("held", 10_000)
+    };
+    let held = payee.create_invoice(held).await.unwrap().into_inner();
+    let pay =
+        v1::PayRequest { wait: v1::PayWait::ReturnAtOnce.into(), ..pay_request("held", &held) };
+    payer.pay(pay).await.unwrap();
+    until("an HTLC in flight", async || net.node("ada").lightning.next_expiry().is_some()).await;
+    let waiting = read(&page(net.node("ada")).await);
+    assert!(figure(&waiting, "tributary_htlc_next_expiry_blocks", &[]) > 12.0);
+    let all: Vec<Sample> = of.values().flatten().chain(&waiting).cloned().collect();
     for (place, expression) in expressions() {
         let wrong = wrong(&expression, &all);
         assert!(wrong.is_empty(), "{place}: {expression}\n{wrong:?}");

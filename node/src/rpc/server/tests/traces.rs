@@ -220,7 +220,7 @@ async fn a_payment_over_two_hops_is_one_trace_of_three_nodes() {
     let forward = one(&spans, "hub", "forward");
     assert_eq!(forward.parent, one(&spans, "hub", "htlc received").id);
     let fee: u64 = forward.attributes["fee_msat"].parse().unwrap();
-    assert_eq!(paid.fee_msat, fee);
+    assert_eq!(paid.fee_msat, Some(fee));
     assert_eq!(one(&spans, "ada", "send").parent, payment.id);
     assert_eq!(one(&spans, "bob", "claim").parent, one(&spans, "bob", "receive").id);
     let call = one(&spans, "ada", "Payments/Pay");
