@@ -44,6 +44,9 @@ struct Sample {
     value: f64,
 }
 
+/// A label, an operator, a value.
+type Matcher = (String, String, String);
+
 /// Reads a page. A test's own reader: `promtool` is asked too, where it is.
 fn read(page: &str) -> Vec<Sample> {
     let mut samples = Vec::new();
@@ -60,7 +63,7 @@ fn read(page: &str) -> Vec<Sample> {
 }
 
 /// Reads `a="b", c=~"d"`: label, operator, value.
-fn matchers(text: &str) -> Vec<(String, String, String)> {
+fn matchers(text: &str) -> Vec<Matcher> {
     let mut found = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -83,7 +86,7 @@ fn matchers(text: &str) -> Vec<(String, String, String)> {
 }
 
 /// What an expression asks for: names with matchers, and the labels it sums by.
-fn asked(expression: &str) -> (Vec<(String, Vec<(String, String, String)>)>, Vec<String>) {
+fn asked(expression: &str) -> (Vec<(String, Vec<Matcher>)>, Vec<String>) {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let mut names = Vec::new();
     let mut by = Vec::new();
@@ -103,7 +106,8 @@ fn asked(expression: &str) -> (Vec<(String, Vec<(String, String, String)>)>, Vec
                 None => Vec::new(),
             };
             names.push((word.to_owned(), conditions));
-            at += length + after.starts_with('{').then(|| after.find('}').unwrap()).unwrap_or(0);
+            let braces = if after.starts_with('{') { after.find('}').unwrap() } else { 0 };
+            at += length + braces;
         } else if rest.starts_with('"') {
             at += 1 + rest[1..].find('"').unwrap() + 1;
         } else {
