@@ -11,7 +11,7 @@ mod families;
 mod process;
 mod subscribers;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ pub struct Observer {
     /// The time of the block last asked about.
     tip_time: Mutex<Option<(BlockHash, u64)>>,
     /// Since when open channels are offline.
-    offline: Mutex<HashMap<ChannelRef, Instant>>,
+    offline: Mutex<BTreeMap<ChannelRef, Instant>>,
     scrapes: Counter,
 }
 
@@ -215,7 +215,7 @@ impl Observer {
     }
 
     /// Since how long open channels are offline, as far as it was seen.
-    fn offline(&self, channels: &[ChannelSnapshot]) -> HashMap<ChannelRef, Duration> {
+    fn offline(&self, channels: &[ChannelSnapshot]) -> BTreeMap<ChannelRef, Duration> {
         self.note_offline(channels);
         let since = self.offline.lock();
         since.iter().map(|(channel, since)| (*channel, since.elapsed())).collect()

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bitcoin::Network;
 use tokio::time::{Instant, timeout};
 
 use super::{Check, count};
+use crate::chain::fees::FeePurpose;
 use crate::observe::{Observer, ProcessFigures};
 use crate::store::{Batch, Table};
 
@@ -121,12 +123,20 @@ pub(super) async fn clock(observer: &Observer) -> Check {
 }
 
 pub(super) fn feerates(observer: &Observer) -> Check {
-    const NAME: &str = "feerates";
     let fees = &observer.parts().fees;
-    let urgent = fees.get(crate::chain::fees::FeePurpose::Urgent).to_sat_per_vb_ceil();
-    match fees.is_estimated() {
-        true => Check::ok(NAME, format_args!("{urgent} sat/vB for what is urgent")),
-        false => Check::warning(
+    let urgent = fees.get(FeePurpose::Urgent).to_sat_per_vb_ceil();
+    judge_feerates(fees.is_estimated(), urgent, observer.parts().config.network)
+}
+
+fn judge_feerates(is_estimated: bool, urgent: u64, network: Network) -> Check {
+    const NAME: &str = "feerates";
+    match (is_estimated, network) {
+        (true, _) => Check::ok(NAME, format_args!("{urgent} sat/vB for what is urgent")),
+        (false, Network::Regtest) => Check::ok(
+            NAME,
+            format_args!("no estimates, as on a regtest; {urgent} sat/vB stands in"),
+        ),
+        (false, _) => Check::warning(
             NAME,
             format_args!("the chain source gives no estimates; {urgent} sat/vB stands in"),
             "a bitcoind estimates after some hours with a mempool; with blocksonly=1 it never does",
@@ -258,6 +268,14 @@ mod tests {
         assert_eq!(full.severity, Severity::Error);
         assert_eq!(full.finding, "100 MB free, the store takes 1 MB");
         assert_eq!(judge_space(Err("gone".into()), 0).severity, Severity::Warning);
+    }
+
+    #[test]
+    fn feerates_that_nobody_estimates_are_told_where_they_cost_money() {
+        let severity = |is_estimated, network| judge_feerates(is_estimated, 20, network).severity;
+        assert_eq!(severity(true, Network::Bitcoin), Severity::Ok);
+        assert_eq!(severity(false, Network::Bitcoin), Severity::Warning);
+        assert_eq!(severity(false, Network::Regtest), Severity::Ok);
     }
 
     #[test]
