@@ -14,6 +14,7 @@ pub mod journal;
 pub mod keys;
 pub mod lightning;
 pub mod node;
+pub mod observe;
 pub mod onchain;
 pub mod payments;
 pub mod payouts;

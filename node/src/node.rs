@@ -6,9 +6,10 @@
 
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
+mod beginning;
 mod chores;
-mod claim;
 mod cycle;
+mod observing;
 mod policies;
 mod services;
 pub mod tower;
@@ -34,6 +35,7 @@ use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent}
 use crate::keys::Keys;
 use crate::lightning::types::NodeId;
 use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
+use crate::observe::{self, Observer};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::payouts::{self, PayoutPolicy, Payouts};
@@ -51,8 +53,8 @@ use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
 use crate::webhooks::{self, WebhookPolicy, Webhooks};
+use beginning::{birthday, claim_store};
 use chores::{announce, housekeeping};
-use claim::{birthday, claim_store};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 use services::{Services, payment_requests};
@@ -111,6 +113,9 @@ pub enum StartError {
     /// The API's server.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The page of figures.
+    #[error(transparent)]
+    Metrics(#[from] rpc::metrics::MetricsError),
     /// The file by which clients find the node.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -165,12 +170,16 @@ pub struct Node {
     pub webhooks: Arc<Webhooks>,
     /// Many payments from one file.
     pub payouts: Arc<Payouts>,
+    /// Figures, and what is wrong.
+    pub observer: Arc<Observer>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
     pub listening: Vec<String>,
     /// Where callers reach it, with its real port; empty if it serves none.
     pub rpc_address: String,
+    /// Where figures are read, with its real port; empty if it serves none.
+    pub metrics_address: String,
     /// Background work.
     pub tasks: Tasks,
     asked_to_stop: CancellationToken,
@@ -392,6 +401,7 @@ impl Node {
             tower::open_doors(&config.tower, tower, &sync, &tasks).await?;
         }
         listeners.push(Arc::new(broadcasts.clone()));
+        let seen = (fees.clone(), broadcasts.clone(), follower.failures());
         tasks.spawn("unroller", Arc::clone(&unroller).run(sync.clone(), tasks.clone()));
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
         tasks.spawn("guarded paths", Arc::clone(&towers).guard_paths(Arc::clone(&batches)));
@@ -463,6 +473,35 @@ impl Node {
         })?);
         payouts.start();
         let requests = payment_requests(&config, &environment, &lightning, &payments, &onchain);
+        let started = environment.clock.now();
+        let observer = observing::start(
+            observe::Parts {
+                config: config.clone(),
+                committer: committer.clone(),
+                journal: journal.clone(),
+                wallet: Arc::clone(&wallet),
+                fees: seen.0,
+                broadcasts: seen.1,
+                lightning: Arc::clone(&lightning),
+                channels: Arc::clone(&channels),
+                payments: Arc::clone(&payments),
+                batches: Arc::clone(&batches),
+                swaps: Arc::clone(&swaps),
+                towers: Arc::clone(&towers),
+                tower: tower.map(|assembled| assembled.tower),
+                webhooks: Arc::clone(&webhooks),
+                sync: sync.clone(),
+                chain: Arc::clone(&environment.chain),
+                chain_failures: seen.2,
+                clock: Arc::clone(&environment.clock),
+                entropy: Arc::clone(&environment.entropy),
+                started,
+                spans: observing::spans(&config, &lightning, &environment, &tasks),
+            },
+            &door,
+            &tasks,
+        );
+        let metrics_address = rpc::metrics::serve(&config.metrics, &observer, &tasks).await?;
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             requests: Arc::clone(&requests),
@@ -489,8 +528,9 @@ impl Node {
                 },
                 listen_addresses: listening.clone(),
                 announced_addresses: config.lightning.announce_addresses.clone(),
-                started: environment.clock.now(),
+                started,
             },
+            observer: Arc::clone(&observer),
             clock: Arc::clone(&environment.clock),
             stop: asked_to_stop.clone(),
             tasks: tasks.clone(),
@@ -516,9 +556,11 @@ impl Node {
             requests,
             webhooks,
             payouts,
+            observer,
             sync,
             listening,
             rpc_address,
+            metrics_address,
             tasks,
             asked_to_stop,
         })

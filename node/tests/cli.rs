@@ -77,6 +77,20 @@ impl Node for Script {
         }))
     }
 
+    async fn get_diagnosis(&self, _: Request<GetDiagnosisRequest>) -> Answer<GetDiagnosisResponse> {
+        let check = |name: &str, severity: CheckSeverity, remedy: &str| DiagnosisCheck {
+            name: name.to_owned(),
+            severity: severity.into(),
+            finding: format!("what {name} found"),
+            remedy: remedy.to_owned(),
+        };
+        let checks = vec![
+            check("chain_sync", CheckSeverity::Ok, ""),
+            check("towers", CheckSeverity::Warning, "add a tower"),
+        ];
+        Ok(Response::new(GetDiagnosisResponse { checks }))
+    }
+
     async fn stop(&self, _: Request<StopRequest>) -> Answer<StopResponse> {
         let refusal = Refusal::new(Reason::Starting, "the node is starting");
         Err(refusal.with("wait_seconds", 3).into())
@@ -477,6 +491,57 @@ async fn what_cannot_be_reached_is_3_and_what_makes_no_sense_is_2() {
     let id = "02".repeat(33);
     let wrong = tributary(directory.path(), &format!("connect {id}")).await;
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn the_doctor_shows_what_the_node_found_and_ends_as_bad_as_it_is() {
+    let served = serve().await;
+    let output = served.tributary("doctor").await;
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("ok       chain_sync  what chain_sync found\n"), "{shown}");
+    assert!(shown.contains("-> add a tower"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "colours only on a terminal");
+    assert!(output.stderr.is_empty());
+    let output = served.tributary("doctor --json").await;
+    let document = document(&output.stdout);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(document["answered"], true);
+    assert_eq!(document["checks"][1]["severity"], "WARNING");
+}
+
+#[tokio::test]
+async fn of_a_node_that_is_not_there_the_doctor_says_what_is() {
+    let directory = tempfile::tempdir().unwrap();
+    // As a node leaves it that was here: files, and nobody at its port.
+    let files = TlsFiles::within(directory.path());
+    TlsIdentity::load_or_create(&files, &[], &SystemClock).unwrap();
+    let token_file = directory.path().join(TOKEN_FILE);
+    AdminToken::load_or_create(&token_file, &OsEntropy).unwrap();
+    let left = Connection { rpc: "127.0.0.1:1".to_owned(), tls_cert: files.cert, token_file };
+    left.write(&directory.path().join(CONNECTION_FILE)).unwrap();
+    let output = tributary(directory.path(), "doctor --json").await;
+    assert_eq!(output.status.code(), Some(2));
+    let document = document(&output.stdout);
+    assert_eq!(document["answered"], false);
+    let severity = |name: &str| {
+        let checks = document["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == name).unwrap();
+        check["severity"].as_str().unwrap().to_owned()
+    };
+    for (name, expected) in [
+        ("node", "ERROR"),
+        ("process", "ERROR"),
+        ("port", "ERROR"),
+        ("certificate", "OK"),
+        ("admin_token", "OK"),
+        ("data_directory", "OK"),
+    ] {
+        assert_eq!(severity(name), expected, "{name}: {document:#}");
+    }
+    let nowhere = tributary(&directory.path().join("nowhere"), "doctor").await;
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(text(&nowhere.stdout).contains("no node has served"), "{:?}", nowhere.stdout);
 }
 
 #[tokio::test]

@@ -26,9 +26,10 @@ const LINES_MAX: usize = 600;
 const TOO_LONG: [(&str, usize); 0] = [];
 
 /// Rooms of `node/src`, top first. Calls go down, or sideways one way.
-const ROOMS: [&[&str]; 6] = [
+const ROOMS: [&[&str]; 7] = [
     &["node", "production", "dev", "bin"],
     &["rpc"],
+    &["observe"],
     &[
         "channels", "payments", "batches", "unroll", "swaps", "tower", "journal", "onchain",
         "requests", "tokens", "webhooks", "payouts",

@@ -7,6 +7,7 @@ use channel_contracts::tree::path::PathEnds;
 use channel_contracts::tree::transactions::FUNDING_VALUE_MIN;
 
 use super::BatchPolicy;
+use super::phases::PhaseProbe;
 use super::record::{EventLog, UserBegun};
 use super::service::{Batches, Effect, State, height};
 use super::user::UserLife;
@@ -203,6 +204,11 @@ impl Batches {
     pub async fn live_leaves(&self) -> Vec<LiveLeaf> {
         let state = self.state.lock().await;
         state.user.values().filter_map(|life| live_leaf(&self.parts, life)).collect()
+    }
+
+    /// What measures how long batches stay in each phase.
+    pub fn phases(&self) -> &PhaseProbe {
+        &self.phases
     }
 
     /// This hub's batches.

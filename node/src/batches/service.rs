@@ -23,6 +23,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use super::closed::ClosedWord;
 use super::faults::Faults;
 use super::hub::HubLife;
+use super::phases::PhaseProbe;
 use super::record::{EventLog, HubBegun, load_hub, load_user};
 use super::rollover::{self, Rollovers};
 use super::user::UserLife;
@@ -56,6 +57,8 @@ pub struct Batches {
     is_moving: AtomicBool,
     /// What the next batch offers.
     pub(super) offer: Mutex<BatchConfig>,
+    /// How long batches stay where.
+    pub(super) phases: PhaseProbe,
 }
 
 #[derive(Default)]
@@ -134,6 +137,7 @@ impl Batches {
         Ok(Self {
             offer: Mutex::new(parts.policy.config.clone()),
             parts,
+            phases: PhaseProbe::default(),
             state: AsyncMutex::new(state),
             heard: Mutex::default(),
             forgotten: Mutex::default(),
@@ -471,6 +475,7 @@ impl Batches {
                     for event in &decided.events {
                         state.faults.learn(event, now);
                         if let HubEvent::PhaseEntered { phase } = event {
+                            self.phases.enter(id, phase);
                             let (batch, phase) = (id, *phase);
                             told.push(DomainEvent::Batch(BatchEvent::Hosted { batch, phase }));
                         }

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{BlockRef, ChainError, ChainSource};
 use crate::environment::{Clock, UnixTime};
+use crate::runtime::metrics::Counter;
 
 /// Blocks fetched at once while far behind.
 const FETCH_AHEAD: u32 = 8;
@@ -128,6 +129,7 @@ pub struct Follower {
     ancestry: Ancestry,
     /// Header time of the block that was asked about last.
     tip_time: Option<(BlockHash, UnixTime)>,
+    failures: Arc<Counter>,
 }
 
 impl Follower {
@@ -144,12 +146,18 @@ impl Follower {
             state: watch::Sender::new(SyncState::default()),
             ancestry: Ancestry::default(),
             tip_time: None,
+            failures: Arc::default(),
         }
     }
 
     /// Watches where the follower stands.
     pub fn subscribe(&self) -> watch::Receiver<SyncState> {
         self.state.subscribe()
+    }
+
+    /// How many looks at the source failed since the start.
+    pub fn failures(&self) -> Arc<Counter> {
+        Arc::clone(&self.failures)
     }
 
     /// Brings `listeners` from wherever they are to a common tip and returns it; `None` if
@@ -205,6 +213,7 @@ impl Follower {
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
+                    self.failures.increment();
                     let text = error.to_string();
                     if self.state.borrow().last_error.as_ref() != Some(&text) {
                         warn!(%error, "cannot follow the chain");

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+pub use bitcoind::EndpointHealth;
 
 /// Confirmations after which a transaction, or its rival, is final as far as we are concerned.
 pub const BURIED_DEPTH: u32 = 6;
@@ -65,6 +66,10 @@ pub trait ChainSource: Send + Sync + 'static {
     async fn mempool(&self) -> Result<Vec<Txid>, ChainError>;
     /// Returns a transaction of the mempool.
     async fn mempool_transaction(&self, txid: Txid) -> Result<Option<Transaction>, ChainError>;
+    /// Returns how each place it asks does; nothing for a source that asks nobody.
+    fn endpoints(&self) -> Vec<EndpointHealth> {
+        Vec::new()
+    }
 }
 
 /// Takes transactions to the network.

@@ -79,6 +79,12 @@ impl Channels {
         Some(self.records.lock().get(&channel)?.borrow().0.clone())
     }
 
+    /// Where each channel stands that ever was, by our record.
+    pub fn states(&self) -> Vec<(ChannelRef, ChannelState)> {
+        let records = self.records.lock();
+        records.iter().map(|(channel, latest)| (*channel, latest.borrow().0.state)).collect()
+    }
+
     /// One channel, once what is shown of it is durable; `None` if there is no such channel.
     ///
     /// # Errors

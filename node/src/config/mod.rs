@@ -8,6 +8,7 @@
 mod dns;
 mod load;
 mod payouts;
+mod observe;
 mod secret;
 mod text;
 mod tower;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use dns::DnsConfig;
 pub use load::ConfigError;
 pub use payouts::PayoutConfig;
+pub use observe::{MetricsConfig, TracesConfig};
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
@@ -65,6 +67,10 @@ pub struct Config {
     pub payouts: PayoutConfig,
     /// Names of payees.
     pub dns: DnsConfig,
+    /// Figures.
+    pub metrics: MetricsConfig,
+    /// Spans.
+    pub traces: TracesConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -88,6 +94,8 @@ impl Default for Config {
             webhook: WebhookConfig::default(),
             payouts: PayoutConfig::default(),
             dns: DnsConfig::default(),
+            metrics: MetricsConfig::default(),
+            traces: TracesConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

@@ -42,6 +42,8 @@ impl Config {
         self.webhook.validate()?;
         self.payouts.validate()?;
         self.dns.validate()?;
+        self.metrics.validate()?;
+        self.traces.validate()?;
         self.validate_addresses()
     }
 
@@ -532,6 +534,10 @@ mod tests {
             ("rpc.method_calls_per_second", |c| c.rpc.method_calls_per_second = u32::MAX),
             ("rpc.calls_at_work_max", |c| c.rpc.calls_at_work_max = 0),
             ("rpc.calls_waiting_max", |c| c.rpc.calls_waiting_max = usize::MAX),
+            ("metrics.listen", |c| c.metrics.listen = "9464".into()),
+            ("traces.endpoint", |c| c.traces.endpoint = "localhost:4318".into()),
+            ("traces.service_name", |c| c.traces.service_name = String::new()),
+            ("traces.sample_ppm", |c| c.traces.sample_ppm = 1_000_001),
             ("webhook.endpoints_max", |c| c.webhook.endpoints_max = 1_001),
             ("webhook.concurrency", |c| c.webhook.concurrency = 0),
             ("webhook.waiting_max", |c| c.webhook.waiting_max = 0),

@@ -329,6 +329,16 @@ impl Lightning {
             .collect()
     }
 
+    /// The height at which the first HTLC in flight expires.
+    pub fn next_expiry(&self) -> Option<u32> {
+        let channels = self.parts.manager.list_channels();
+        let expiries = channels.iter().flat_map(|channel| {
+            let offered = channel.pending_outbound_htlcs.iter().map(|htlc| htlc.cltv_expiry);
+            channel.pending_inbound_htlcs.iter().map(|htlc| htlc.cltv_expiry).chain(offered)
+        });
+        expiries.min()
+    }
+
     /// Money of one channel that the chain owes us: what LDK watches, and what it sweeps.
     pub fn claimable(&self, channel_id: ChannelId) -> Vec<Claimable> {
         let mut claimable: Vec<Claimable> =

@@ -255,6 +255,7 @@ fn handle_in_room(parts: &Parts, event: &Event) {
                 tracing::info!(%channel_id, ?error, "splice ended before it was signed");
             }
         }
+        Event::ChannelClosed { channel_id, .. } => parts.gate.htlcs.closed(*channel_id),
         Event::ProbeSuccessful { path, .. } => write(&parts.scorer).probe_successful(path, now),
         Event::ProbeFailed { path, short_channel_id: Some(scid), .. } => {
             write(&parts.scorer).probe_failed(path, *scid, now);

@@ -141,6 +141,38 @@ pub enum FailureReason {
     Unexpected,
 }
 
+impl FailureReason {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::RecipientRejected,
+        Self::Abandoned,
+        Self::RetriesExhausted,
+        Self::Expired,
+        Self::RouteNotFound,
+        Self::UnknownFeatures,
+        Self::InvoiceRequestExpired,
+        Self::InvoiceRequestRejected,
+        Self::NeverSent,
+        Self::Unexpected,
+    ];
+
+    /// Its name, as in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RecipientRejected => "recipient_rejected",
+            Self::Abandoned => "abandoned",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Expired => "expired",
+            Self::RouteNotFound => "route_not_found",
+            Self::UnknownFeatures => "unknown_features",
+            Self::InvoiceRequestExpired => "invoice_request_expired",
+            Self::InvoiceRequestRejected => "invoice_request_rejected",
+            Self::NeverSent => "never_sent",
+            Self::Unexpected => "unexpected",
+        }
+    }
+}
+
 impl From<Option<PaymentFailureReason>> for FailureReason {
     fn from(reason: Option<PaymentFailureReason>) -> Self {
         use PaymentFailureReason as R;

@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 
 use super::build::ChannelManager;
 use super::connections::Reading;
+use super::htlcs::HtlcProbe;
 use super::ticks::Answers;
 use super::withheld::Withheld;
 use crate::chain::broadcast::BroadcastQueue;
@@ -53,6 +54,8 @@ pub struct OutputGate {
     pub(super) reading: Arc<Reading>,
     /// What peers owe in answer to what was collected.
     pub(super) answers: Answers,
+    /// Follows HTLCs for figures.
+    pub(super) htlcs: HtlcProbe,
     /// Wakes whoever lets the peer handler send.
     pub(super) released: Arc<Notify>,
 }
@@ -88,6 +91,7 @@ impl OutputGate {
             monitor_written: AtomicBool::new(false),
             reading: Arc::default(),
             answers: Answers::default(),
+            htlcs: HtlcProbe::default(),
             released: Arc::new(Notify::new()),
         }
     }
@@ -163,6 +167,7 @@ impl Gate for OutputGate {
         let mut held = self.held.lock();
         let messages = manager.get_and_clear_pending_msg_events();
         self.answers.asked(&messages);
+        self.htlcs.leaving(&messages);
         held.messages.extend(messages);
         held.packages.append(&mut self.asked.lock());
         !held.messages.is_empty() || !held.packages.is_empty()

@@ -16,6 +16,7 @@ use lightning::types::features::{InitFeatures, NodeFeatures};
 use super::batch_messages::BatchMessages;
 use super::build::ChannelManager;
 use super::gate::OutputGate;
+use super::htlcs::End;
 use super::strangers::Strangers;
 use crate::chain::virtual_confirmation::VirtualConfirmations;
 
@@ -123,6 +124,38 @@ macro_rules! forward {
                 self.manager.handle_revoke_and_ack(peer, message);
             }
 
+            fn handle_update_add_htlc(&self, peer: PublicKey, message: &msgs::UpdateAddHTLC) {
+                let channel = message.channel_id;
+                self.gate.htlcs.received(peer, message, || {
+                    let open = self.manager.list_channels_with_counterparty(&peer);
+                    open.iter().any(|details| details.channel_id == channel)
+                });
+                self.manager.handle_update_add_htlc(peer, message);
+            }
+
+            fn handle_update_fulfill_htlc(
+                &self,
+                peer: PublicKey,
+                message: msgs::UpdateFulfillHTLC,
+            ) {
+                self.gate.htlcs.answered(peer, message.channel_id, message.htlc_id, End::Fulfilled);
+                self.manager.handle_update_fulfill_htlc(peer, message);
+            }
+
+            fn handle_update_fail_htlc(&self, peer: PublicKey, message: &msgs::UpdateFailHTLC) {
+                self.gate.htlcs.answered(peer, message.channel_id, message.htlc_id, End::Failed);
+                self.manager.handle_update_fail_htlc(peer, message);
+            }
+
+            fn handle_update_fail_malformed_htlc(
+                &self,
+                peer: PublicKey,
+                message: &msgs::UpdateFailMalformedHTLC,
+            ) {
+                self.gate.htlcs.answered(peer, message.channel_id, message.htlc_id, End::Failed);
+                self.manager.handle_update_fail_malformed_htlc(peer, message);
+            }
+
             fn handle_channel_reestablish(
                 &self,
                 peer: PublicKey,
@@ -177,9 +210,6 @@ forward! {
         handle_tx_init_rbf: TxInitRbf,
         handle_tx_ack_rbf: TxAckRbf,
         handle_tx_abort: TxAbort,
-        handle_update_add_htlc: UpdateAddHTLC,
-        handle_update_fail_htlc: UpdateFailHTLC,
-        handle_update_fail_malformed_htlc: UpdateFailMalformedHTLC,
         handle_commitment_signed: CommitmentSigned,
         handle_update_fee: UpdateFee,
         handle_announcement_signatures: AnnouncementSignatures,
@@ -189,6 +219,5 @@ forward! {
     by_value {
         handle_peer_storage: PeerStorage,
         handle_peer_storage_retrieval: PeerStorageRetrieval,
-        handle_update_fulfill_htlc: UpdateFulfillHTLC,
     }
 }

@@ -17,6 +17,7 @@ mod events;
 mod fundings;
 mod gate;
 mod gossip;
+mod htlcs;
 mod justice;
 mod logger;
 mod messages;
@@ -43,6 +44,7 @@ pub use channels::{
 };
 pub use driver::EventHandler;
 pub use events::{CloseKind, FailureReason, InboundKind, LightningEvent};
+pub use htlcs::{HtlcFigures, HtlcProbe, payment_span};
 pub use justice::{JusticeLog, Revealed, RevealedState};
 pub use payments::{
     DecodeError, Decoded, DecodedKind, InvoiceDescription, InvoiceError, InvoiceRequest,

@@ -10,6 +10,7 @@ use super::batch_messages::BatchMessages;
 use super::build::{Loaded, Parts};
 use super::connections::{Connections, Direction};
 use super::driver::{self, EventHandler};
+use super::htlcs::HtlcProbe;
 use super::persist::LoadError;
 use super::types::NodeId;
 use crate::chain::follower::ChainListener;
@@ -107,6 +108,11 @@ impl Lightning {
     /// What the follower feeds while the node runs.
     pub fn listeners(&self) -> Vec<Arc<dyn ChainListener>> {
         super::chain::listeners(&self.parts, true)
+    }
+
+    /// What follows HTLCs for figures.
+    pub fn htlcs(&self) -> &HtlcProbe {
+        &self.parts.gate.htlcs
     }
 
     /// The messages of the batch protocol.

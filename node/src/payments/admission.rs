@@ -34,12 +34,22 @@ impl Admission {
         self.waiting.lock().is_empty()
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     fn push(&self, id: PaymentId) {
         self.waiting.lock().push_back(id);
     }
 }
 
 impl Payments {
+    /// How many payments wait for a full channel.
+    pub fn waiting_count(&self) -> usize {
+        self.admission.len()
+    }
+
     /// Sends `id` now, or puts it in line.
     pub(super) fn admit(&self, id: PaymentId) {
         if !self.admission.is_empty() || !self.try_send(id) {
@@ -72,6 +82,7 @@ impl Payments {
     /// Sends `id`; false if it has to wait for a full channel. Any other failure is dealt with.
     fn try_send(&self, id: PaymentId) -> bool {
         let Err(error) = self.send(id) else {
+            self.probe.sent(id);
             return true;
         };
         if error == SendError::RouteNotFound && self.has_time(id) {

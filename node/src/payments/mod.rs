@@ -8,6 +8,7 @@ mod admission;
 mod beside;
 mod invoices;
 mod machine;
+mod probe;
 mod query;
 mod record;
 mod request;
@@ -21,6 +22,7 @@ pub use invoices::{
     InvoiceView, OfferRecord,
 };
 pub use machine::{Decision, Effect, Input, Rejection};
+pub use probe::{PaymentCounts, PaymentProbe, PaymentTimes};
 pub use query::{PaymentFilter, PaymentPage};
 pub use record::{Direction, PaymentKind, PaymentRecord, PaymentState};
 pub use request::{HoldError, PayError, PayRequest, PayTarget, PaymentDefaults};

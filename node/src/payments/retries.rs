@@ -96,6 +96,7 @@ impl Payments {
                 () = due => {
                     if let Some(due) = next {
                         self.retries.state.lock().due.remove(&due);
+                        self.probe.counts().retries.increment();
                         self.run(Effect::Send(due.1));
                     }
                 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::admission::Admission;
 use super::machine::{Effect, Input, Rejection, Unfinished, decide, unfinished};
+use super::probe::PaymentProbe;
 use super::record::{PaymentKind, PaymentRecord, PaymentState};
 use super::request::{HoldError, PayError, PayRequest, PaymentDefaults};
 use super::retries::Retries;
@@ -47,6 +48,7 @@ pub struct Payments {
     pub(super) making: Mutex<()>,
     pub(super) retries: Retries,
     pub(super) admission: Admission,
+    pub(super) probe: PaymentProbe,
     /// Held payments that a service of the node decides about, by hash.
     kept: Mutex<HashSet<PaymentHash>>,
 }
@@ -93,6 +95,7 @@ impl Payments {
             making: Mutex::new(()),
             retries: Retries::default(),
             admission: Admission::default(),
+            probe: PaymentProbe::default(),
             kept: Mutex::default(),
         })
     }
@@ -361,6 +364,7 @@ impl Payments {
                 Input::Claimed { hash: *hash, amount_msat: *amount_msat, parts: *parts },
             ),
             LightningEvent::Forwarded { fee_msat, amount_msat, claimed_on_chain } => {
+                self.probe.counts().forward(*amount_msat, *fee_msat, *claimed_on_chain);
                 let event = PaymentEvent::Forwarded {
                     fee_msat: *fee_msat,
                     amount_msat: *amount_msat,
@@ -458,6 +462,7 @@ impl Payments {
     ) {
         let now = self.journal.now();
         let is_new = before.is_none();
+        let was = before.as_ref().map(|record| record.state);
         let record = events
             .iter()
             .fold(before, |record, event| PaymentRecord::apply(record, event, now))
@@ -471,6 +476,7 @@ impl Payments {
             .map(|cost_msat| self.ledger.settle(Subject::Payment(id), Some(cost_msat), &mut batch));
         let ticket = self.journal.append(&events, batch);
         drop(settled);
+        self.probe.recorded(was, &record, ticket, &self.committer);
         match open.get(&id) {
             Some(latest) => {
                 let _before = latest.send_replace((record, ticket));
@@ -530,6 +536,11 @@ impl Payments {
                 Err(SendError::Refused("record without its request".into()))
             }
         }
+    }
+
+    /// What counts and measures payments.
+    pub fn probe(&self) -> &PaymentProbe {
+        &self.probe
     }
 
     /// How many payments are not final.

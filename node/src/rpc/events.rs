@@ -16,6 +16,7 @@ use super::event_view::{Records, event, is_kind};
 use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
+use crate::observe::Subscriber;
 
 /// Events read at once.
 const STEP: usize = 256;
@@ -47,7 +48,8 @@ impl v1::events_server::Events for EventsService {
         not_ahead(after, newest)?;
         // A sequence that is gone is refused now, not at the first event.
         parts.journal.read(after, 1).map_err(Refusal::from)?;
-        let tail = Tail { parts, kinds, after, ready: VecDeque::new() };
+        let place = parts.observer.subscribers().enter(after);
+        let tail = Tail { parts, kinds, after, ready: VecDeque::new(), place };
         let events = stream::try_unfold(tail, |mut tail| async move {
             let event = tail.next().await?;
             Ok(Some((event, tail)))
@@ -140,6 +142,8 @@ struct Tail {
     /// The last sequence read.
     after: u64,
     ready: VecDeque<v1::Event>,
+    /// Shows how far it is behind.
+    place: Subscriber,
 }
 
 impl Tail {
@@ -147,8 +151,10 @@ impl Tail {
     async fn next(&mut self) -> Result<v1::Event, Refusal> {
         loop {
             if let Some(event) = self.ready.pop_front() {
+                self.place.reached(event.sequence);
                 return Ok(event);
             }
+            self.place.reached(self.after);
             tokio::select! {
                 biased;
                 () = self.parts.tasks.stopped() => return Err(stopping()),

@@ -8,19 +8,20 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::{Code, Status};
 
 use super::auth::{Authenticator, Caller};
+use super::calls::{About, Calls, Traceparent};
 use super::ending::Ending;
 use super::methods::{Method, Spending, method};
 use super::places::{Overloaded, PlaceLimits, Places};
@@ -62,13 +63,21 @@ pub struct Gate {
     authenticator: Authenticator,
     buckets: Buckets,
     places: Arc<Places>,
+    calls: OnceLock<Arc<Calls>>,
 }
 
 impl Gate {
     /// Lets in whom `authenticator` knows, within `limits`.
     pub fn new(authenticator: Authenticator, limits: CallLimits) -> Arc<Self> {
         let buckets = Buckets::new(limits.rates);
-        Arc::new(Self { authenticator, buckets, places: Places::new(limits.places) })
+        let (places, calls) = (Places::new(limits.places), OnceLock::new());
+        Arc::new(Self { authenticator, buckets, places, calls })
+    }
+
+    /// Counts calls in `calls` from now on.
+    pub(super) fn count_in(&self, calls: &Arc<Calls>) {
+        calls.look_at(&self.places);
+        let _the_first_stays = self.calls.set(Arc::clone(calls));
     }
 
     /// Says who calls, and refuses whom the method is not for.
@@ -218,10 +227,31 @@ where
         let inner = std::mem::replace(&mut self.inner, fresh);
         let gate = Arc::clone(&self.gate);
         Box::pin(async move {
-            let answer = pass(&gate, inner, request).await;
-            Ok(answer.unwrap_or_else(|refusal| Status::from(refusal).into_http()))
+            let Some(calls) = gate.calls.get() else {
+                return Ok(pass(&gate, inner, request).await.unwrap_or_else(refused));
+            };
+            let number = method(request.uri().path().trim_start_matches('/')).number;
+            let caller = Traceparent::read(request.headers());
+            let (begun, begun_at) = (Instant::now(), calls.begun_at());
+            let answer = pass(&gate, inner, request).await.unwrap_or_else(|refusal| {
+                calls.refused(refusal.reason().as_str());
+                refused(refusal)
+            });
+            // What went well says so at the end of its body.
+            let status = Status::from_header_map(answer.headers());
+            let code = status.map_or(Code::Ok, |status| status.code());
+            calls.answered(number, code, begun.elapsed());
+            if let Some(begun_at) = begun_at {
+                let about = answer.extensions().get::<About>().copied();
+                calls.tell(number, code, begun_at, caller, about);
+            }
+            Ok(answer)
         })
     }
+}
+
+fn refused(refusal: Refusal) -> http::Response<Body> {
+    Status::from(refusal).into_http()
 }
 
 /// Takes one call through the gate.

@@ -24,6 +24,8 @@ pub(super) enum Spending {
 /// One method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Method {
+    /// Its place among [`names`].
+    pub number: usize,
     /// Whether it changes something.
     pub mutates: bool,
     /// Whether its answer is a stream.
@@ -89,7 +91,8 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
                 let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
                 let streams = method.server_streaming();
                 let spending = spending(&name, mutates);
-                methods.insert(name, Method { mutates, streams, spending });
+                let number = methods.len();
+                methods.insert(name, Method { number, mutates, streams, spending });
             }
         }
     }
@@ -106,11 +109,22 @@ fn spending(name: &str, mutates: bool) -> Spending {
 
 /// What is known of `name`; of a method of another interface, such as reflection, that it looks.
 pub(super) fn method(name: &str) -> Method {
-    METHODS.get(name).copied().unwrap_or(Method {
+    METHODS.get(name).copied().unwrap_or_else(|| Method {
+        number: METHODS.len(),
         mutates: false,
         streams: true,
         spending: Spending::Nothing,
     })
+}
+
+/// Every method by its number, in the words of the interface: `Payments/Pay`. The last is all
+/// that are not of this interface.
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names = vec!["other"; METHODS.len() + 1];
+    for (name, method) in METHODS.iter() {
+        names[method.number] = name.trim_start_matches("tributary.v1.");
+    }
+    names
 }
 
 /// Whether there is a method that `matches`.

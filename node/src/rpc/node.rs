@@ -10,12 +10,13 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{block_hash_bytes, idempotency_key, network, node_id};
 use super::mutation::once;
-use super::page;
 use super::server::{Door, RpcParts};
 use super::status::{Reason, Refusal};
+use super::{doctor, page};
 use crate::chain::follower::SyncState;
 use crate::channels::{ChannelState, ChannelView};
 use crate::lightning::types::NodeId;
+use crate::observe::doctor::{Check, Severity};
 
 /// The service.
 pub(super) struct NodeService {
@@ -65,6 +66,17 @@ impl v1::node_server::Node for NodeService {
         };
         let chain = chain_sync(&sync, time, parts.facts.chain_backend);
         Ok(Response::new(info(&parts, chain, &channels)))
+    }
+
+    async fn get_diagnosis(
+        &self,
+        _request: Request<v1::GetDiagnosisRequest>,
+    ) -> Result<Response<v1::GetDiagnosisResponse>, Status> {
+        let parts = self.door.parts()?;
+        let mut checks = parts.observer.diagnose().await;
+        checks.extend(doctor::all(&parts.observer.parts().config, parts.clock.now()));
+        let checks = checks.into_iter().map(check).collect();
+        Ok(Response::new(v1::GetDiagnosisResponse { checks }))
     }
 
     async fn connect_peer(
@@ -150,6 +162,20 @@ impl v1::node_server::Node for NodeService {
             parts.stop.cancel();
         }
         Ok(Response::new(v1::StopResponse {}))
+    }
+}
+
+fn check(check: Check) -> v1::DiagnosisCheck {
+    let severity = match check.severity {
+        Severity::Ok => v1::CheckSeverity::Ok,
+        Severity::Warning => v1::CheckSeverity::Warning,
+        Severity::Error => v1::CheckSeverity::Error,
+    };
+    v1::DiagnosisCheck {
+        name: check.name.to_owned(),
+        severity: severity.into(),
+        finding: check.finding,
+        remedy: check.remedy,
     }
 }
 

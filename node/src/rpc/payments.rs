@@ -10,6 +10,7 @@ use proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
+use super::calls::About;
 use super::convert::{idempotency_key, payment_hash, payment_id, preimage};
 use super::mutation::{once, once_answered, to_the_end};
 use super::page::{self, Answers, List};
@@ -145,7 +146,12 @@ impl v1::payments_server::Payments for PaymentsService {
         } else {
             watch.current().await
         };
-        Ok(Response::new(payment(&record.map_err(recorded)?)))
+        let record = record.map_err(recorded)?;
+        let mut answer = Response::new(payment(&record));
+        if let Some(hash) = record.hash {
+            answer.extensions_mut().insert(About(hash));
+        }
+        Ok(answer)
     }
 
     type PayStreamStream = Answers<v1::Payment>;

@@ -27,6 +27,7 @@ pub(crate) struct PlaceLimits {
 
 /// The places of a server.
 pub(super) struct Places {
+    at_work_max: usize,
     waiting_max: usize,
     state: Mutex<State>,
 }
@@ -50,9 +51,16 @@ pub(super) struct Overloaded {
 
 impl Places {
     pub(super) fn new(limits: PlaceLimits) -> Arc<Self> {
-        let state =
-            State { free: limits.at_work.max(1), first: VecDeque::new(), second: VecDeque::new() };
-        Arc::new(Self { waiting_max: limits.waiting, state: Mutex::new(state) })
+        let at_work_max = limits.at_work.max(1);
+        let state = State { free: at_work_max, first: VecDeque::new(), second: VecDeque::new() };
+        let state = Mutex::new(state);
+        Arc::new(Self { at_work_max, waiting_max: limits.waiting, state })
+    }
+
+    /// How many calls have a place, and how many wait for one.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (self.at_work_max.saturating_sub(state.free), state.first.len() + state.second.len())
     }
 
     /// Waits for a place.

@@ -27,6 +27,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
+use super::calls::Calls;
 use super::gate::{Gate, Guarded};
 use super::status::{Reason, Refusal};
 use super::tls::TlsIdentity;
@@ -37,6 +38,7 @@ use crate::channels::Channels;
 use crate::environment::{Clock, UnixTime};
 use crate::journal::{Idempotency, Journal};
 use crate::lightning::{Lightning, PeerBook};
+use crate::observe::Observer;
 use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::payouts::Payouts;
@@ -91,6 +93,8 @@ pub struct RpcParts {
     pub chain: Arc<dyn ChainSource>,
     /// What was configured.
     pub facts: Facts,
+    /// Figures, and what is wrong.
+    pub observer: Arc<Observer>,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Given when a caller asks the node to stop; whoever holds the node stops it then.
@@ -162,6 +166,7 @@ enum Opening {
 #[derive(Clone)]
 pub struct Door {
     opening: Arc<watch::Sender<Opening>>,
+    calls: Arc<Calls>,
 }
 
 impl Default for Door {
@@ -173,7 +178,12 @@ impl Default for Door {
 impl Door {
     /// A door that is closed: callers hear `STARTING`.
     pub fn new() -> Self {
-        Self { opening: Arc::new(watch::Sender::new(Opening::Starting)) }
+        Self { opening: Arc::new(watch::Sender::new(Opening::Starting)), calls: Arc::default() }
+    }
+
+    /// What measures the calls that come by it.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.calls
     }
 
     /// Lets callers in. A door that was closed for a stop stays closed.
@@ -228,6 +238,7 @@ pub async fn serve(
     gate: &Arc<Gate>,
     tasks: &Tasks,
 ) -> Result<(), ServeError> {
+    gate.count_in(door.calls());
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, tonic_health::ServingStatus::NotServing).await;
     let descriptors = || {
@@ -350,6 +361,12 @@ mod whole;
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
 #[cfg(test)]
+#[path = "server/tests/doctor.rs"]
+mod whole_doctor;
+#[cfg(test)]
+#[path = "server/tests/figures.rs"]
+mod whole_figures;
+#[cfg(test)]
 #[path = "server/tests/payouts.rs"]
 mod whole_payouts;
 #[cfg(test)]
@@ -361,6 +378,9 @@ mod whole_swaps;
 #[cfg(test)]
 #[path = "server/tests/tokens.rs"]
 mod whole_tokens;
+#[cfg(test)]
+#[path = "server/tests/traces.rs"]
+mod whole_traces;
 #[cfg(test)]
 #[path = "server/tests/webhooks.rs"]
 mod whole_webhooks;

@@ -257,6 +257,39 @@ fn trusted_by_clients(
     Ok(())
 }
 
+/// Whether the certificate in `pem` was made here, and is renewed here.
+pub(super) fn is_ours(pem: &[u8]) -> bool {
+    pem.starts_with(MARK.as_bytes())
+}
+
+/// Why clients do not take `cert` for one of `names`, the local ones if there are none; `None` if
+/// they take it for all.
+pub(super) fn good_for(
+    cert: &CertificateDer<'static>,
+    names: &[String],
+    now: std::time::Duration,
+) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    let cannot = |error: &dyn std::fmt::Display| Some(format!("it cannot be trusted ({error})"));
+    if let Err(error) = roots.add(cert.clone()) {
+        return cannot(&error);
+    }
+    let builder =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
+    let verifier = match builder.build() {
+        Ok(verifier) => verifier,
+        Err(error) => return cannot(&error),
+    };
+    let now = UnixTime::since_unix_epoch(now);
+    names.iter().find_map(|name| {
+        let Ok(server) = ServerName::try_from(name.as_str()) else {
+            return Some(format!("{name} is no host name or address"));
+        };
+        let judged = verifier.verify_server_cert(cert, &[], &server, &[], now);
+        judged.err().map(|error| format!("it is not good for {name} ({error})"))
+    })
+}
+
 fn provider() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }

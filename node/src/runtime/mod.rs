@@ -3,6 +3,8 @@
 //! All background work is spawned through [`Tasks`], so that a node can be stopped as a whole
 //! and a simulation can see every task it has to drive.
 
+pub mod metrics;
+pub mod spans;
 pub mod telemetry;
 
 use std::any::Any;

@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::probe::CommitProbe;
 use super::{Batch, Op, Pair, Store, StoreError, Table, Term};
 
 /// How long writes wait at most for others to share a sync with, if nobody waits for them.
@@ -74,6 +75,7 @@ struct Shared {
     cycling: Mutex<()>,
     gate: RwLock<Option<Arc<dyn Gate>>>,
     progress: watch::Sender<Progress>,
+    probe: CommitProbe,
     batches: AtomicU64,
     ops: AtomicU64,
     bytes: AtomicU64,
@@ -130,6 +132,7 @@ impl Committer {
                 cycling: Mutex::new(()),
                 gate: RwLock::new(None),
                 progress: watch::Sender::new(Progress::default()),
+                probe: CommitProbe::default(),
                 batches: AtomicU64::new(0),
                 ops: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
@@ -348,6 +351,23 @@ impl Committer {
         }
     }
 
+    /// What measures the cycle.
+    pub fn probe(&self) -> &CommitProbe {
+        &self.shared.probe
+    }
+
+    /// Writes that no cycle has taken yet, and since when the oldest waits.
+    pub fn waiting(&self) -> (usize, Duration) {
+        let pending = self.shared.pending.lock();
+        (pending.batch.ops.len(), pending.since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// Calls `then` once `ticket` is durable; never, if the store fails first. For figures: `then`
+    /// runs on the commit cycle and must be short.
+    pub fn when_durable(&self, ticket: Ticket, then: impl FnOnce() + Send + 'static) {
+        self.shared.probe.when_durable(ticket.0, Box::new(then), || self.last_durable().0);
+    }
+
     /// Runs one cycle: collect, seal, write, release. Returns whether anything was written.
     ///
     /// A simulation calls this at the times it likes; otherwise see [`Committer::run_thread`].
@@ -374,6 +394,7 @@ impl Committer {
             pending.kicked = false;
             pending.since.take()
         };
+        let mut stopwatch = shared.probe.begin(since);
         let outputs = gate.as_ref().is_some_and(|gate| gate.collect());
         if !sure && !outputs {
             let mut pending = shared.pending.lock();
@@ -399,12 +420,14 @@ impl Committer {
         };
         batch.term = shared.term;
         let wrote = !batch.is_empty();
+        stopwatch.sealed();
         if wrote {
             if let Err(error) = shared.store.commit(&batch) {
                 tracing::error!(%error, "store failed; the node stops writing and answering");
                 shared.progress.send_modify(|p| p.failed = Some(error.to_string().into()));
                 return Err(error);
             }
+            stopwatch.written(&batch);
             shared.batches.fetch_add(1, Ordering::Relaxed);
             shared.ops.fetch_add(batch.ops.len() as u64, Ordering::Relaxed);
             shared.bytes.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
@@ -418,6 +441,8 @@ impl Committer {
         if let Some(gate) = &gate {
             gate.release();
         }
+        stopwatch.released();
+        shared.probe.durable(sealed_at);
         Ok(wrote)
     }
 

@@ -13,6 +13,7 @@ mod fjall;
 mod fjall_journal;
 mod memory;
 mod open;
+mod probe;
 mod sled;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use commit::{CommitStats, Committer, Gate, Ticket};
 pub use deltas::Deltas;
 pub use memory::{DiskFault, MemoryDisk, MemoryStore, PowerCut};
 pub use open::{EngineKind, FORMAT_VERSION, StoreOptions, UnknownEngine, open};
+pub use probe::{CommitFigures, CommitProbe};
 
 /// Which of several writers may write: a later holder of the store fences an earlier one off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -15,6 +15,7 @@
 
 mod courier;
 mod endpoint;
+mod figures;
 mod guard;
 mod message;
 mod object;
@@ -28,6 +29,7 @@ mod target;
 mod worker;
 
 pub use endpoint::{EndpointChange, EndpointView, NewEndpoint};
+pub use figures::DeliveryFigures;
 pub use guard::{AddressClass, Refused};
 pub use message::{EventWriter, WriteError, Written};
 pub use policy::WebhookPolicy;

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::courier::{Connections, Courier, Parcel};
 use super::endpoint::{Endpoint, EndpointChange, EndpointView, NewEndpoint, State};
+use super::figures::DeliveryFigures;
 use super::message::{EventWriter, Written, body};
 use super::policy::WebhookPolicy;
 use super::queue::Queue;
@@ -118,6 +119,7 @@ pub enum WebhookError {
 pub struct Webhooks {
     pub(super) parts: Parts,
     pub(super) courier: Courier,
+    pub(super) figures: DeliveryFigures,
     endpoints: Mutex<BTreeMap<EndpointId, Arc<Endpoint>>>,
 }
 
@@ -140,7 +142,8 @@ impl Webhooks {
             let endpoint = Endpoint::new(stored, policy.allow_private);
             (endpoint.id, Arc::new(endpoint))
         });
-        Ok(Self { courier, endpoints: Mutex::new(endpoints.collect()), parts })
+        let endpoints = Mutex::new(endpoints.collect());
+        Ok(Self { courier, figures: DeliveryFigures::default(), endpoints, parts })
     }
 
     /// Starts a task for each endpoint.
@@ -153,6 +156,11 @@ impl Webhooks {
 
     fn spawn(self: &Arc<Self>, endpoint: Arc<Endpoint>) {
         self.parts.tasks.spawn("webhook", Arc::clone(self).serve(endpoint));
+    }
+
+    /// What became of deliveries.
+    pub fn figures(&self) -> &DeliveryFigures {
+        &self.figures
     }
 
     /// The endpoints, by id.

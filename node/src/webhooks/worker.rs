@@ -187,7 +187,12 @@ impl Webhooks {
             Ok(target) => target,
             Err(error) => return failed(error.to_string()),
         };
-        match self.courier.post(&target, &endpoint.connections, &parcel).await {
+        let begun = Instant::now();
+        let posted = self.courier.post(&target, &endpoint.connections, &parcel).await;
+        if let Some(took) = self.figures.took.get() {
+            took.since(begun);
+        }
+        match posted {
             Ok(answer) => Outcome::of(answer),
             Err(error) => failed(error.to_string()),
         }
@@ -207,6 +212,7 @@ impl Webhooks {
         }
         match outcome {
             Outcome::Delivered => {
+                self.figures.delivered.increment();
                 state.queue.finish(sequence);
                 state.progress.delivered += 1;
                 state.progress.delivered_ms = Some(millis(self.now()));
@@ -237,6 +243,7 @@ impl Webhooks {
         why: String,
         asked_ms: Option<u64>,
     ) -> Result<(), StoreError> {
+        self.figures.failed.increment();
         let now_ms = millis(self.now());
         let random = u64::from_be_bytes(self.parts.entropy.bytes());
         let policy = &self.parts.policy.retry;
@@ -270,6 +277,7 @@ impl Webhooks {
         why: &str,
     ) -> Result<(), StoreError> {
         tracing::error!(endpoint = %endpoint.id, sequence, why, "webhook is given up; it can be replayed");
+        self.figures.given_up.increment();
         let id = endpoint.id;
         let mut writes = Batch::default();
         let Pending { object, tries, since_ms, .. } = pending;
@@ -293,6 +301,7 @@ impl Webhooks {
     }
 
     fn disable(&self, endpoint: &Endpoint, state: &mut State) {
+        self.figures.gone.increment();
         tracing::error!(endpoint = %endpoint.id, "webhook endpoint says it is gone; it is disabled");
         state.record.state = EndpointState::Gone { at_ms: millis(self.now()) };
         state.last_error = Some(format!("status {GONE}: the receiver wants nothing more"));
@@ -314,6 +323,7 @@ impl Webhooks {
 
     fn tell_missed(&self, endpoint: &Endpoint, state: &mut State, first: u64, last: u64) {
         tracing::error!(endpoint = %endpoint.id, first, last, "events were gone before they could be delivered");
+        self.figures.missed.add(last - first + 1);
         state.progress.missed = state.progress.missed.saturating_add(last - first + 1);
         let mut writes = Batch::default();
         state.write(endpoint.id, &mut writes);

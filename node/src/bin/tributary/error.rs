@@ -1,6 +1,7 @@
 //! What can go wrong in a command, how it is told, and the exit code.
 //!
-//! 1: refused, or failed. 2: wrong words. 3: the node cannot be reached.
+//! 1: refused, or failed. 2: wrong words. 3: the node cannot be reached. `doctor` has its own: 1 with
+//! warnings, 2 with errors.
 
 use std::fmt::Write as _;
 use std::io;
@@ -41,6 +42,8 @@ pub enum CliError {
     },
     /// The output is closed or full.
     Output(io::Error),
+    /// `doctor` has told what is wrong; this is its exit code.
+    Unwell(u8),
 }
 
 /// Whether money may have moved.
@@ -115,6 +118,7 @@ impl CliError {
             | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
+            Self::Unwell(code) => *code,
         }
     }
 
@@ -125,6 +129,10 @@ impl CliError {
         {
             // The reader had enough (`| head`): nothing failed, nobody listens.
             return ExitCode::SUCCESS;
+        }
+        if let Self::Unwell(code) = self {
+            // It has told everything.
+            return ExitCode::from(*code);
         }
         match json {
             true => anstream::eprintln!("{}", self.to_json()),
@@ -147,6 +155,7 @@ impl CliError {
                 line("error:", red, message);
             }
             Self::Output(error) => line("error:", red, &format!("cannot write: {error}")),
+            Self::Unwell(code) => line("error:", red, &format!("the node is unwell ({code})")),
             Self::Unreachable { message, remedy, .. } | Self::Interrupted { message, remedy } => {
                 line("error:", red, message);
                 line("remedy:", bold, remedy);
@@ -184,6 +193,7 @@ impl CliError {
                 ("INTERRUPTED", message.clone(), Some(remedy.clone()))
             }
             Self::Output(error) => ("OUTPUT", error.to_string(), None),
+            Self::Unwell(code) => ("UNWELL", code.to_string(), None),
             Self::Unreachable { message, remedy, .. } => {
                 ("UNREACHABLE", message.clone(), Some(remedy.clone()))
             }

@@ -187,6 +187,10 @@ impl ChainSource for BitcoindChain {
         self.network
     }
 
+    fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.health()
+    }
+
     async fn tip(&self) -> Result<BlockRef, ChainError> {
         self.ask("getblockchaininfo", json!([]), |answer| {
             let info = sure(answer)?;

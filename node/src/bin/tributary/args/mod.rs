@@ -78,6 +78,9 @@ pub enum Verb {
     Dev(DevArgs),
     /// Show who the node is and how it stands
     Info,
+    /// Say what is wrong with the node and what to do; also of one that does not answer.
+    /// Exit code 0: all is well, 1: warnings, 2: errors
+    Doctor,
     /// List peers
     Peers(ListArgs),
     /// Connect to a peer

@@ -2,6 +2,7 @@
 
 mod batches;
 mod channels;
+mod doctor;
 mod events;
 mod hub;
 mod invoices;
@@ -37,6 +38,9 @@ pub async fn run(verb: Verb, global: &Global) -> Result<(), CliError> {
         clap_complete::generate(args.shell, &mut Cli::command(), "tributary", &mut script);
         return out.text(&String::from_utf8_lossy(&script));
     }
+    if let Verb::Doctor = &verb {
+        return doctor::run(global, out).await;
+    }
     // What makes no sense is told before anything is dialled.
     if let Verb::Connect(args) = &verb
         && args.peer.address.is_none()
@@ -63,7 +67,12 @@ pub async fn run(verb: Verb, global: &Global) -> Result<(), CliError> {
 /// Runs a verb on a connected node.
 async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> {
     match verb {
-        Verb::Node(_) | Verb::Dev(_) | Verb::Completions(_) | Verb::Qr(_) | Verb::Explain(_) => {
+        Verb::Node(_)
+        | Verb::Dev(_)
+        | Verb::Completions(_)
+        | Verb::Qr(_)
+        | Verb::Explain(_)
+        | Verb::Doctor => {
             unreachable!("main and run take them before a node is dialled")
         }
         Verb::Info => node::info(client, out).await,

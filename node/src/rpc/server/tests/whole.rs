@@ -60,6 +60,7 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
                 .collect(),
             started: node.environment.clock.now(),
         },
+        observer: Arc::clone(&node.observer),
         clock: Arc::clone(&node.environment.clock),
         stop,
         tasks: node.tasks.clone(),

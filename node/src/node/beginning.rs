@@ -1,4 +1,4 @@
-//! Whose store this is, and where a new wallet begins.
+//! What a start looks at first: whose store this is, and where a new wallet begins.
 
 use bitcoin::Network;
 
