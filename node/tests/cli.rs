@@ -202,6 +202,7 @@ async fn serve() -> Served {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     Connection {
         rpc: listener.local_addr().unwrap().to_string(),
+        rest: None,
         tls_cert: PathBuf::from(CERT_FILE),
         token_file: PathBuf::from(TOKEN_FILE),
     }

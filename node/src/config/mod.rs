@@ -6,6 +6,7 @@
 //! written. No secret is read here: a [`SecretRef`] is resolved where it is used.
 
 mod load;
+mod rest;
 mod secret;
 mod text;
 mod tower;
@@ -18,6 +19,7 @@ use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
+pub use rest::RestConfig;
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
@@ -55,6 +57,8 @@ pub struct Config {
     pub tower: TowerConfig,
     /// The API.
     pub rpc: RpcConfig,
+    /// The API for those without gRPC.
+    pub rest: RestConfig,
     /// Events told over HTTP.
     pub webhook: WebhookConfig,
     /// Bounds on what one payment may do.
@@ -77,6 +81,7 @@ impl Default for Config {
             batch: BatchConfig::default(),
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
+            rest: RestConfig::default(),
             webhook: WebhookConfig::default(),
             limits: LimitsConfig::default(),
         }

@@ -38,6 +38,7 @@ impl Config {
         self.validate_amounts()?;
         self.batch.validate()?;
         self.validate_rpc()?;
+        self.rest.validate(&self.rpc.listen)?;
         self.validate_tower()?;
         self.webhook.validate()?;
         self.validate_addresses()
@@ -296,7 +297,8 @@ impl Config {
         let rpc = std::iter::once(("rpc.listen", &self.rpc.listen));
         let tower =
             [("tower.listen", &self.tower.listen), ("tower.open_listen", &self.tower.open_listen)];
-        let tower = tower.into_iter().filter(|(_, address)| !address.is_empty());
+        let tower = tower.into_iter().chain([("rest.listen", &self.rest.listen)]);
+        let tower = tower.filter(|(_, address)| !address.is_empty());
         let addresses = listening
             .map(|address| ("lightning.listen_addresses", address))
             .chain(announced.map(|address| ("lightning.announce_addresses", address)))
@@ -530,6 +532,14 @@ mod tests {
             ("rpc.method_calls_per_second", |c| c.rpc.method_calls_per_second = u32::MAX),
             ("rpc.calls_at_work_max", |c| c.rpc.calls_at_work_max = 0),
             ("rpc.calls_waiting_max", |c| c.rpc.calls_waiting_max = usize::MAX),
+            ("rest.listen", |c| c.rest.listen = "9737".into()),
+            ("rest.listen", |c| {
+                c.rest.listen = "127.0.0.1:9737".into();
+                c.rpc.listen = String::new();
+            }),
+            ("rest.allowed_origins", |c| c.rest.allowed_origins = vec!["*".into()]),
+            ("rest.connections_max", |c| c.rest.connections_max = 0),
+            ("rest.request_max_kib", |c| c.rest.request_max_kib = 4_097),
             ("webhook.endpoints_max", |c| c.webhook.endpoints_max = 1_001),
             ("webhook.concurrency", |c| c.webhook.concurrency = 0),
             ("webhook.waiting_max", |c| c.webhook.waiting_max = 0),

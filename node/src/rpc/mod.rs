@@ -6,7 +6,8 @@
 //! clients find a node). Every call comes by `gate`, which asks `auth` (who calls), `methods` (what is
 //! known of the method), `rates` (how often) and `places` (how many). What things
 //! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests`; every message as JSON is `json`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
+//! `payment_requests`; every message as JSON is `json`. `rest` is the door for those without gRPC;
+//! what is refused before a handler sees it gets its reason in `unreached`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
 //! enter while there is room (`guests`); the way to one is `tower_link`. `tonic` and the generated types stay inside
 //! this room.
 
@@ -37,6 +38,7 @@ mod payments;
 mod places;
 mod rates;
 mod refusals;
+pub mod rest;
 mod server;
 pub mod status;
 mod swaps;
@@ -44,6 +46,7 @@ pub mod tls;
 mod tokens;
 mod tower;
 pub mod tower_link;
+mod unreached;
 mod wallet;
 pub mod watchtower;
 mod webhook_view;

@@ -115,6 +115,19 @@ reasons! {
         "take the token from the answer before, with the same filter";
     /// A page size out of range.
     PageSizeOutOfRange = "PAGE_SIZE_OUT_OF_RANGE", InvalidArgument, "ask for 1 to 1,000";
+    /// Nothing is called that.
+    MethodUnknown = "METHOD_UNKNOWN", Unimplemented,
+        "check the name; reflection and /v1/openapi.json list what there is";
+    /// A message that cannot be decoded.
+    MessageMalformed = "MESSAGE_MALFORMED", InvalidArgument,
+        "encode the request as the interface describes it, uncompressed";
+    /// A message or body that is too long.
+    RequestTooLarge = "REQUEST_TOO_LARGE", OutOfRange, "send less at once";
+    /// HTTP used otherwise than this door does.
+    HttpRequestInvalid = "HTTP_REQUEST_INVALID", InvalidArgument,
+        "see /v1/openapi.json for methods, headers and content types";
+    /// A body that is no JSON.
+    JsonInvalid = "JSON_INVALID", InvalidArgument, "send one JSON object, each key once";
     /// A field is missing or malformed and no other reason says it better.
     FieldInvalid = "FIELD_INVALID", InvalidArgument, "correct the field the message names";
     /// The node's chain is not at the tip, or stalled.
