@@ -288,7 +288,7 @@ fn short_channel_id(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use prost::{Message, Name};
+    use prost::Name;
     use proto::v1::{
         self, CreateInvoiceRequest, CustomRecord, Keysend, ListPaymentsRequest, PayRequest,
         PaymentFilter, SubscribeRequest, create_invoice_request, pay_request,
