@@ -11,7 +11,7 @@
 //!
 //! `catalog` knows the paths, `query` and `call` make the call, `messages` and `answer` its
 //! answer, `fault` the errors. `cors` knows the web pages that may call, `stall` who takes
-//! nothing. Here is the door itself: connections, and which way a request goes.
+//! nothing or never begins. Here is the door itself: connections, and which way a request goes.
 
 mod answer;
 mod call;
@@ -147,7 +147,6 @@ async fn connection(door: &Arc<Door>, acceptor: &TlsAcceptor, stream: TcpStream,
         local_addr: stream.local_addr().ok(),
         remote_addr: stream.peer_addr().ok(),
     };
-    let stream = Stalling::new(stream, STALL_TIMEOUT);
     let stream = tokio::select! {
         biased;
         () = stop.stopped() => return,
@@ -157,6 +156,8 @@ async fn connection(door: &Arc<Door>, acceptor: &TlsAcceptor, stream: TcpStream,
             Err(_) => return tracing::debug!("a client was too slow for TLS"),
         },
     };
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Stalling::new(stream, HEAD_TIMEOUT, STALL_TIMEOUT);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let door = Arc::clone(door);
@@ -176,6 +177,8 @@ async fn connection(door: &Arc<Door>, acceptor: &TlsAcceptor, stream: TcpStream,
         .max_header_list_size(HEAD_MAX as u32)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(HEAD_TIMEOUT);
+    // What TLS has agreed on need not be guessed from the first bytes.
+    let builder = if is_h2 { builder.http2_only() } else { builder.http1_only() };
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
