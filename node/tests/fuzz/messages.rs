@@ -7,9 +7,9 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::Rng;
 use serde_json::{Map, Value};
 
 /// Stops the node: what it does then is tested elsewhere.
@@ -27,8 +27,6 @@ pub struct Method {
     pub input: String,
     pub streams: bool,
     pub mutates: bool,
-    /// Whether this node's doors have it.
-    pub is_here: bool,
 }
 
 impl Method {
@@ -70,7 +68,6 @@ impl Interface {
                         name: format!("{}.{}/{}", file.package(), service.name(), method.name()),
                         streams: method.server_streaming(),
                         mutates: fields.iter().any(|field| field.name() == "idempotency_key"),
-                        is_here: service.name() != "Watchtower",
                         input,
                     });
                 }
@@ -128,12 +125,20 @@ impl Interface {
         Tree::Message(fields)
     }
 
-    fn value(&self, field: &FieldDescriptorProto, share: f64, depth: u32, rng: &mut StdRng) -> Tree {
+    fn value(
+        &self,
+        field: &FieldDescriptorProto,
+        share: f64,
+        depth: u32,
+        rng: &mut StdRng,
+    ) -> Tree {
         match field.r#type() {
             Type::Message if depth == 0 => Tree::Message(Vec::new()),
             Type::Message => self.message(field.type_name(), share, depth - 1, rng),
             Type::Bool => Tree::Bool(rng.random()),
-            Type::Enum => Tree::Number(*[0, 1, 2, 3, 4, 5, 7, 99, 0x7fff_ffff].choose(rng).unwrap()),
+            Type::Enum => {
+                Tree::Number(*[0, 1, 2, 3, 4, 5, 7, 99, 0x7fff_ffff].choose(rng).unwrap())
+            }
             Type::Uint32 => Tree::Number(number(rng) & 0xffff_ffff),
             Type::Bytes => Tree::Bytes(self.bytes(rng)),
             Type::String => Tree::Text(self.text(field.name(), rng)),
@@ -192,8 +197,23 @@ fn keep<T>(all: &mut Vec<T>, one: T, rng: &mut StdRng) {
 
 fn number(rng: &mut StdRng) -> u64 {
     let edges = [
-        0, 1, 2, 100, 1_000, 1_001, 65_535, 65_536, 0x7fff_ffff, 0xffff_ffff, 1 << 32, 1 << 53,
-        2_100_000_000_000_000, 2_100_000_000_000_000_000, i64::MAX as u64, u64::MAX - 1, u64::MAX,
+        0,
+        1,
+        2,
+        100,
+        1_000,
+        1_001,
+        65_535,
+        65_536,
+        0x7fff_ffff,
+        0xffff_ffff,
+        1 << 32,
+        1 << 53,
+        2_100_000_000_000_000,
+        2_100_000_000_000_000_000,
+        i64::MAX as u64,
+        u64::MAX - 1,
+        u64::MAX,
     ];
     match rng.random_range(0..4) {
         0 => *edges.choose(rng).unwrap(),

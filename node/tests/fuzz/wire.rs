@@ -137,7 +137,12 @@ impl Caller {
     }
 
     /// Sends a request; `None` if the connection broke.
-    pub async fn send(&mut self, way: Way, request: Request<Body>, wait: Duration) -> Option<Answer> {
+    pub async fn send(
+        &mut self,
+        way: Way,
+        request: Request<Body>,
+        wait: Duration,
+    ) -> Option<Answer> {
         match timeout(wait, self.answer(way, request)).await {
             Ok(Some(answer)) => Some(collected(answer, wait).await),
             Ok(None) => None,
