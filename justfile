@@ -101,6 +101,14 @@ payouts:
 soak KILLS='500':
     KILLS={{ KILLS }} cargo test -p node --test kill -- --nocapture
 
+# Send a node what nobody should send, by every door, for SECONDS, and look how it is afterwards.
+fuzz-api SECONDS='3600':
+    FUZZ_SECONDS={{ SECONDS }} cargo test -p node --test fuzz -- --nocapture
+
+# Run the clients for Python and TypeScript against real nodes.
+clients:
+    cargo test -p node --test clients -- --nocapture
+
 # Build the node for measuring.
 [private]
 build-node:

@@ -6,6 +6,9 @@ use std::{env, fs};
 
 use prost::Message;
 
+#[path = "build/openapi.rs"]
+mod openapi;
+
 const FILES: [&str; 12] = [
     "tributary/v1/common.proto",
     "tributary/v1/node.proto",
@@ -23,8 +26,13 @@ const FILES: [&str; 12] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=tributary");
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=build.rs");
     let descriptors = protox::compile(FILES, ["."])?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+
+    let version = env::var("CARGO_PKG_VERSION")?;
+    fs::write(out_dir.join("openapi.json"), openapi::document(&descriptors, &version))?;
 
     // Reflection and the JSON output of the command line read the descriptors; comments,
     // which are most of their size, serve neither.

@@ -9,6 +9,7 @@
 mod beginning;
 mod chores;
 mod cycle;
+mod doors;
 mod observing;
 mod policies;
 mod services;
@@ -40,11 +41,11 @@ use crate::onchain::OnChain;
 use crate::payments::Payments;
 use crate::payouts::{self, PayoutPolicy, Payouts};
 use crate::requests::Requests;
-use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
-use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
-use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
+use crate::rpc::auth::TokenError;
+use crate::rpc::connection::ConnectionError;
+use crate::rpc::tls::TlsError;
 use crate::rpc::tower_link::GrpcTowers;
-use crate::rpc::{self, CallLimits, Door, EventTexts, Facts, Gate, RpcParts, ServeError};
+use crate::rpc::{self, Door, EventTexts, Facts, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
@@ -56,6 +57,7 @@ use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use beginning::{birthday, claim_store};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
+use doors::serve_rpc;
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 use services::{Services, payment_requests};
 
@@ -96,13 +98,15 @@ pub enum StartError {
     Link(#[from] LinkError),
     /// The API's address.
     #[error(
-        "cannot serve the API on {address}: {source}; is another node running there? Set rpc.listen"
+        "cannot serve the API on {address}: {source}; is another node running there? Set {key}"
     )]
     CannotListen {
         /// It.
         address: String,
         /// Why.
         source: std::io::Error,
+        /// The setting it is from.
+        key: &'static str,
     },
     /// The API's certificate.
     #[error(transparent)]
@@ -180,6 +184,8 @@ pub struct Node {
     pub rpc_address: String,
     /// Where figures are read, with its real port; empty if it serves none.
     pub metrics_address: String,
+    /// Where callers without gRPC reach it; empty if it has no such door.
+    pub rest_address: String,
     /// Background work.
     pub tasks: Tasks,
     asked_to_stop: CancellationToken,
@@ -221,7 +227,8 @@ impl Node {
             clock: Arc::clone(&environment.clock),
             entropy: Arc::clone(&environment.entropy),
         })?);
-        let rpc_address = serve_rpc(&config, &environment, &door, &tokens, &tasks).await?;
+        let (rpc_address, rest_address) =
+            serve_rpc(&config, &environment, &door, &tokens, &tasks).await?;
         let asked_to_stop = CancellationToken::new();
         let journal = Journal::open(committer.clone(), Arc::clone(&environment.clock))?;
         let tip = environment.chain.tip().await?;
@@ -561,6 +568,7 @@ impl Node {
             listening,
             rpc_address,
             metrics_address,
+            rest_address,
             tasks,
             asked_to_stop,
         })
@@ -578,36 +586,6 @@ impl Node {
         end(&self.tasks, &self.committer).await;
         tracing::info!("node stopped");
     }
-}
-
-/// Listens for callers, who hear `STARTING` until the door opens. Returns the address.
-async fn serve_rpc(
-    config: &Config,
-    environment: &Environment,
-    door: &Door,
-    tokens: &Arc<Tokens>,
-    tasks: &Tasks,
-) -> Result<String, StartError> {
-    if config.rpc.listen.is_empty() {
-        return Ok(String::new());
-    }
-    let cannot_listen =
-        |source| StartError::CannotListen { address: config.rpc.listen.clone(), source };
-    let listener =
-        tokio::net::TcpListener::bind(&config.rpc.listen).await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?.to_string();
-    let files = TlsFiles { cert: config.tls_cert_file(), key: config.tls_key_file() };
-    let tls =
-        TlsIdentity::load_or_create(&files, &config.rpc.tls_extra_names, &*environment.clock)?
-            .asking_for(config.client_ca_file().as_deref())?;
-    let token = AdminToken::load_or_create(&config.token_file(), &*environment.entropy)?;
-    let authenticator = Authenticator::new(token, Arc::clone(tokens));
-    let gate = Gate::new(authenticator, CallLimits::new(&config.rpc));
-    rpc::serve(door.clone(), listener, &tls, &gate, tasks).await?;
-    let connection =
-        Connection { rpc: address.clone(), tls_cert: files.cert, token_file: config.token_file() };
-    connection.write(&config.data_dir().join(CONNECTION_FILE))?;
-    Ok(address)
 }
 
 /// The height that every part of the node has seen; 0 before the first look.

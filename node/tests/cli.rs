@@ -252,6 +252,7 @@ async fn serve() -> Served {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     Connection {
         rpc: listener.local_addr().unwrap().to_string(),
+        rest: None,
         tls_cert: PathBuf::from(CERT_FILE),
         token_file: PathBuf::from(TOKEN_FILE),
     }
@@ -518,7 +519,8 @@ async fn of_a_node_that_is_not_there_the_doctor_says_what_is() {
     TlsIdentity::load_or_create(&files, &[], &SystemClock).unwrap();
     let token_file = directory.path().join(TOKEN_FILE);
     AdminToken::load_or_create(&token_file, &OsEntropy).unwrap();
-    let left = Connection { rpc: "127.0.0.1:1".to_owned(), tls_cert: files.cert, token_file };
+    let left =
+        Connection { rpc: "127.0.0.1:1".to_owned(), rest: None, tls_cert: files.cert, token_file };
     left.write(&directory.path().join(CONNECTION_FILE)).unwrap();
     let output = tributary(directory.path(), "doctor --json").await;
     assert_eq!(output.status.code(), Some(2));

@@ -9,205 +9,26 @@
 //! log level [info]. The nodes' directories stay when it fails.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[path = "support/process.rs"]
+mod process;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bitcoin::{Address, Amount, Network};
-use node::dev::{DevChain, free_port};
-use node::environment::OsEntropy;
-use node::keys::{Keys, NewSeed, RecoveryPhrase, SealCost, WordCount};
+use node::dev::DevChain;
 use node::runtime::Tasks;
-use proto::v1::channels_client::ChannelsClient;
-use proto::v1::node_client::NodeClient;
+use process::{PATIENCE, Process, Root, channels, fund, make, open, wait_until};
 use proto::v1::payments_client::PaymentsClient;
-use proto::v1::wallet_client::WalletClient;
 use proto::v1::{self as pb};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::service::Interceptor;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
-use tonic::{Request, Status};
 
 const NAMES: [&str; 3] = ["alice", "hub", "bob"];
 const CAPACITY_SAT: u64 = 5_000_000;
 const IN_FLIGHT: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-#[derive(Clone)]
-struct Token(AsciiMetadataValue);
-
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-type Door = tonic::service::interceptor::InterceptedService<Channel, Token>;
-
-/// A node process and how to talk to it.
-struct Process {
-    name: &'static str,
-    dir: PathBuf,
-    p2p: String,
-    rpc: String,
-    chain_rpc: String,
-    child: Option<Child>,
-}
-
-impl Process {
-    fn start(&mut self) {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.join("log.txt"))
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tributary"))
-            .args(["--data-dir", self.dir.to_str().unwrap()])
-            .args(["--rpc", &self.rpc])
-            .arg("node")
-            .args(["--network", "regtest", "--alias", self.name])
-            .args(["--listen", &self.p2p])
-            .args(["--bitcoind-url", &self.chain_rpc])
-            .args(["--bitcoind-cookie", self.dir.join("cookie").to_str().unwrap()])
-            .args(["--password-file", self.dir.join("password").to_str().unwrap()])
-            .args(["--log", &std::env::var("KILL_LOG").unwrap_or_else(|_| "info".to_owned())])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-    }
-
-    /// SIGKILL: nothing of the process runs after this.
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    async fn door(&self) -> Door {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(door) = self.try_door().await {
-                return door;
-            }
-            assert!(Instant::now() < deadline, "{} does not answer:\n{}", self.name, self.tail());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn try_door(&self) -> Option<Door> {
-        let cert = std::fs::read(self.dir.join("tls.crt")).ok()?;
-        let token = std::fs::read_to_string(self.dir.join("admin.token")).ok()?;
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(cert))
-            .domain_name("localhost");
-        let channel = Channel::from_shared(format!("https://{}", self.rpc))
-            .ok()?
-            .tls_config(tls)
-            .ok()?
-            .connect()
-            .await
-            .ok()?;
-        let token = Token(format!("Bearer {}", token.trim()).parse().ok()?);
-        let door = tonic::service::interceptor::InterceptedService::new(channel, token);
-        NodeClient::new(door.clone()).get_info(pb::GetInfoRequest {}).await.ok()?;
-        Some(door)
-    }
-
-    fn tail(&self) -> String {
-        let log = std::fs::read_to_string(self.dir.join("log.txt")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", free_port().unwrap())
-}
-
-fn make(name: &'static str, root: &Path, chain_rpc: &str) -> Process {
-    let dir = root.join(name);
-    std::fs::create_dir_all(&dir).unwrap();
-    let phrase = RecoveryPhrase::generate(WordCount::Twelve, &OsEntropy);
-    let seed = NewSeed {
-        phrase: &phrase,
-        passphrase: "",
-        password: "kill dash nine",
-        cost: SealCost::insecure_for_tests(),
-    };
-    Keys::create(&dir, Network::Regtest, &seed, &OsEntropy).unwrap();
-    std::fs::write(dir.join("password"), "kill dash nine").unwrap();
-    std::fs::write(dir.join("cookie"), "any:thing").unwrap();
-    Process {
-        name,
-        dir,
-        p2p: free_address(),
-        rpc: free_address(),
-        chain_rpc: chain_rpc.to_owned(),
-        child: None,
-    }
-}
-
-async fn info(process: &Process) -> pb::NodeInfo {
-    let mut node = NodeClient::new(process.door().await);
-    node.get_info(pb::GetInfoRequest {}).await.unwrap().into_inner()
-}
-
-async fn channels(process: &Process) -> Vec<pb::Channel> {
-    let mut client = ChannelsClient::new(process.door().await);
-    let list = client.list(pb::ListChannelsRequest::default()).await.unwrap().into_inner();
-    list.channels
-}
-
-async fn wait_until<F: Future<Output = bool>>(what: &str, done: impl Fn() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done().await {
-        assert!(Instant::now() < deadline, "{what} did not happen in time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn open(chain: &DevChain, from: &Process, to: &Process) {
-    let node_id = info(to).await.node_id;
-    let mut client = ChannelsClient::new(from.door().await);
-    let request = pb::OpenChannelRequest {
-        idempotency_key: format!("{}-{}", from.name, to.name),
-        node_id,
-        address: Some(to.p2p.clone()),
-        capacity_sat: CAPACITY_SAT,
-        ..pb::OpenChannelRequest::default()
-    };
-    client.open(request).await.unwrap();
-    wait_until("funding transaction", || async {
-        !chain.source().mempool().await.unwrap().is_empty()
-    })
-    .await;
-    chain.mine(6).await.unwrap();
-    wait_until("active channel", || async {
-        let active = pb::ChannelState::Active as i32;
-        let here = channels(from).await;
-        !here.is_empty() && here.iter().all(|channel| channel.state == active)
-    })
-    .await;
-}
 
 /// Everything of one node's payment list, all pages.
 async fn payments(process: &Process) -> Vec<pb::Payment> {
@@ -281,25 +102,6 @@ async fn retry<T, F: Future<Output = Option<T>>>(call: impl Fn() -> F) -> T {
     }
 }
 
-/// The nodes' directories, removed at the end unless the test failed.
-struct Root(Option<tempfile::TempDir>);
-
-impl Root {
-    fn path(&self) -> &Path {
-        self.0.as_ref().unwrap().path()
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(dir) = self.0.take()
-        {
-            println!("the nodes' directories and logs: {}", dir.keep().display());
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_nodes_lose_and_double_nothing() {
     let kills: u32 = std::env::var("KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
@@ -307,7 +109,7 @@ async fn killed_nodes_lose_and_double_nothing() {
         std::env::var("KILL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(rand::random);
     println!("KILL_SEED={seed} KILLS={kills}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let root = Root(Some(tempfile::tempdir().unwrap()));
+    let root = Root::new();
     let tasks = Tasks::new();
     let chain = DevChain::embedded();
     let chain_rpc = format!("http://{}", chain.serve(&tasks).await.unwrap());
@@ -318,29 +120,10 @@ async fn killed_nodes_lose_and_double_nothing() {
         processes.push(process);
     }
 
-    let mut funds = Vec::new();
-    for process in &processes {
-        let mut wallet = WalletClient::new(process.door().await);
-        for coin in 0..2 {
-            let request = pb::NewAddressRequest { idempotency_key: format!("coin-{coin}") };
-            let address = wallet.new_address(request).await.unwrap().into_inner().address;
-            let address: Address<_> = address.parse().unwrap();
-            funds.push((address.assume_checked().script_pubkey(), Amount::from_sat(10_000_000)));
-        }
-    }
-    chain.pay(&funds).await.unwrap();
-    chain.mine(1).await.unwrap();
-    for process in &processes {
-        wait_until("coins", || async {
-            let mut wallet = WalletClient::new(process.door().await);
-            let balance = wallet.get_balance(pb::GetBalanceRequest {}).await.unwrap();
-            balance.into_inner().confirmed_sat == 20_000_000
-        })
-        .await;
-    }
+    fund(&chain, &processes.iter().collect::<Vec<_>>(), 10_000_000).await;
     let [alice, hub, bob] = <[Process; 3]>::try_from(processes).ok().unwrap();
-    open(&chain, &alice, &hub).await;
-    open(&chain, &hub, &bob).await;
+    open(&chain, &alice, &hub, CAPACITY_SAT).await;
+    open(&chain, &hub, &bob, CAPACITY_SAT).await;
 
     let shared = [alice, hub, bob].map(|process| Arc::new(tokio::sync::RwLock::new(process)));
     let stop = Arc::new(AtomicBool::new(false));

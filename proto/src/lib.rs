@@ -30,6 +30,11 @@ pub use tributary::v1;
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/tributary_descriptor.bin"));
 
+/// The REST door of the interface as an OpenAPI 3.1 document. `proto/openapi.json` is the same.
+pub const OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
+
+#[cfg(test)]
+mod openapi_tests;
 #[cfg(test)]
 mod tests {
     use prost::Message;

@@ -7,8 +7,9 @@
 
 mod dns;
 mod load;
-mod payouts;
 mod observe;
+mod payouts;
+mod rest;
 mod secret;
 mod text;
 mod tower;
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use dns::DnsConfig;
 pub use load::ConfigError;
-pub use payouts::PayoutConfig;
 pub use observe::{MetricsConfig, TracesConfig};
+pub use payouts::PayoutConfig;
+pub use rest::RestConfig;
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
@@ -61,6 +63,8 @@ pub struct Config {
     pub tower: TowerConfig,
     /// The API.
     pub rpc: RpcConfig,
+    /// The API for those without gRPC.
+    pub rest: RestConfig,
     /// Events told over HTTP.
     pub webhook: WebhookConfig,
     /// Many payments from one file.
@@ -91,6 +95,7 @@ impl Default for Config {
             batch: BatchConfig::default(),
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
+            rest: RestConfig::default(),
             webhook: WebhookConfig::default(),
             payouts: PayoutConfig::default(),
             dns: DnsConfig::default(),

@@ -38,6 +38,7 @@ impl Config {
         self.validate_amounts()?;
         self.batch.validate()?;
         self.validate_rpc()?;
+        self.rest.validate(&self.rpc.listen)?;
         self.validate_tower()?;
         self.webhook.validate()?;
         self.payouts.validate()?;
@@ -300,7 +301,8 @@ impl Config {
         let rpc = std::iter::once(("rpc.listen", &self.rpc.listen));
         let tower =
             [("tower.listen", &self.tower.listen), ("tower.open_listen", &self.tower.open_listen)];
-        let tower = tower.into_iter().filter(|(_, address)| !address.is_empty());
+        let tower = tower.into_iter().chain([("rest.listen", &self.rest.listen)]);
+        let tower = tower.filter(|(_, address)| !address.is_empty());
         let addresses = listening
             .map(|address| ("lightning.listen_addresses", address))
             .chain(announced.map(|address| ("lightning.announce_addresses", address)))
@@ -538,6 +540,14 @@ mod tests {
             ("traces.endpoint", |c| c.traces.endpoint = "localhost:4318".into()),
             ("traces.service_name", |c| c.traces.service_name = String::new()),
             ("traces.sample_ppm", |c| c.traces.sample_ppm = 1_000_001),
+            ("rest.listen", |c| c.rest.listen = "9737".into()),
+            ("rest.listen", |c| {
+                c.rest.listen = "127.0.0.1:9737".into();
+                c.rpc.listen = String::new();
+            }),
+            ("rest.allowed_origins", |c| c.rest.allowed_origins = vec!["*".into()]),
+            ("rest.connections_max", |c| c.rest.connections_max = 0),
+            ("rest.request_max_kib", |c| c.rest.request_max_kib = 4_097),
             ("webhook.endpoints_max", |c| c.webhook.endpoints_max = 1_001),
             ("webhook.concurrency", |c| c.webhook.concurrency = 0),
             ("webhook.waiting_max", |c| c.webhook.waiting_max = 0),

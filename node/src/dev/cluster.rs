@@ -158,6 +158,7 @@ impl Cluster {
         let port = free_port().map_err(ClusterError::Port)?;
         config.lightning.listen_addresses = vec![format!("127.0.0.1:{port}")];
         config.rpc.listen = "127.0.0.1:0".into();
+        config.rest.listen = "127.0.0.1:0".into();
         config.batch.role = BatchRole::Both;
         config.batch.gathering_ms = 1_000;
         if self.chain.as_embedded().is_some() {

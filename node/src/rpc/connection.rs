@@ -19,6 +19,9 @@ pub const CONNECTION_FILE: &str = "rpc.json";
 pub struct Connection {
     /// `host:port` of the gRPC server, as clients on this machine reach it.
     pub rpc: String,
+    /// `host:port` of its REST door, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<String>,
     /// Its certificate, PEM; an absolute path, or relative to the file's directory.
     pub tls_cert: PathBuf,
     /// Its token; an absolute path, or relative to the file's directory.
@@ -72,6 +75,7 @@ impl Connection {
             tls_cert: directory.join(&read.tls_cert),
             token_file: directory.join(&read.token_file),
             rpc: read.rpc,
+            rest: read.rest,
         })
     }
 
@@ -100,12 +104,13 @@ mod tests {
         assert!(matches!(error, ConnectionError::Missing { .. }), "{error}");
         let written = Connection {
             rpc: "127.0.0.1:9736".to_owned(),
+            rest: Some("127.0.0.1:9737".to_owned()),
             tls_cert: PathBuf::from("tls.cert"),
             token_file: PathBuf::from("/elsewhere/token"),
         };
         written.write(&path).unwrap();
         let read = Connection::read(&path).unwrap();
-        assert_eq!(read.rpc, written.rpc);
+        assert_eq!((read.rpc, read.rest), (written.rpc, written.rest));
         assert_eq!(read.tls_cert, directory.path().join("tls.cert"));
         assert_eq!(read.token_file, written.token_file);
         fs::write(&path, "{}").unwrap();

@@ -218,6 +218,7 @@ mod tests {
     fn connection(port: u16) -> Connection {
         Connection {
             rpc: format!("127.0.0.1:{port}"),
+            rest: None,
             tls_cert: PathBuf::from("/dev-net/alice/tls.cert"),
             token_file: PathBuf::from("/dev-net/alice/admin.token"),
         }

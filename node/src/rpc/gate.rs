@@ -27,6 +27,7 @@ use super::methods::{Method, Spending, method};
 use super::places::{Overloaded, PlaceLimits, Places};
 use super::rates::{Buckets, Rates};
 use super::status::{Reason, Refusal};
+use super::unreached::reasoned;
 
 /// When a call that found no place may be repeated.
 const AFTER_OVERLOAD: Duration = Duration::from_millis(500);
@@ -290,7 +291,7 @@ where
         biased;
         answer = place.hold(inner.call(request)) => {
             let Ok(answer) = answer;
-            answer
+            reasoned(&name, answer)
         }
         late = passed(deadline) => return Err(too_late(late, method.mutates)),
     };

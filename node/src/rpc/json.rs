@@ -3,8 +3,10 @@
 //! Keys are the field names of the interface, so units stay in them. Ids are hex, enums
 //! their names without the prefix, amounts integers. An absent `optional` is null, the
 //! members of a `oneof` that are not set are left out. A short channel id is written
-//! `block x transaction x output`, as everywhere else. The command line prints it, and webhooks
-//! carry it.
+//! `block x transaction x output`, as everywhere else. The command line prints it, webhooks
+//! carry it, and `rest` speaks it in both directions; the way back is `json/read.rs`.
+
+pub(super) mod read;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -57,7 +59,21 @@ pub struct JsonError {
 /// [`JsonError`] names the message.
 pub fn of<M: Name>(message: &M) -> Result<Value, JsonError> {
     let name = format!(".{}", M::full_name());
-    object(&name, &message.encode_to_vec(), DEPTH_MAX).map_err(|detail| JsonError { name, detail })
+    from_wire(&name, &message.encode_to_vec())
+}
+
+/// Turns an encoded message, by its full name with the leading dot, into a JSON document.
+///
+/// # Errors
+///
+/// [`JsonError`] names the message.
+pub(super) fn from_wire(name: &str, bytes: &[u8]) -> Result<Value, JsonError> {
+    object(name, bytes, DEPTH_MAX).map_err(|detail| JsonError { name: name.to_owned(), detail })
+}
+
+/// The fields of a message, by its full name with the leading dot.
+pub(super) fn fields(name: &str) -> &'static [FieldDescriptorProto] {
+    INTERFACE.messages.get(name).map_or(&[], |message| &message.field)
 }
 
 /// One field as it lies on the wire.
@@ -159,14 +175,18 @@ fn value(field: &FieldDescriptorProto, raw: Raw<'_>, depth: usize) -> Result<Val
 /// The name of an enum's value without the enum's own; the number if it is newer than this
 /// program.
 fn enum_name(descriptor: &EnumDescriptorProto, number: i32) -> Value {
+    let found = descriptor.value.iter().find(|value| value.number() == number);
+    match found {
+        Some(value) => short_name(descriptor, value.name()).into(),
+        None => number.into(),
+    }
+}
+
+/// The name of an enum's value without the enum's own.
+fn short_name<'a>(descriptor: &EnumDescriptorProto, name: &'a str) -> &'a str {
     let zero = descriptor.value.first().map_or("", |value| value.name());
     let prefix = zero.strip_suffix("UNSPECIFIED").unwrap_or_default();
-    descriptor
-        .value
-        .iter()
-        .find(|value| value.number() == number)
-        .map(|value| value.name().trim_start_matches(prefix).into())
-        .unwrap_or_else(|| number.into())
+    name.strip_prefix(prefix).unwrap_or(name)
 }
 
 /// Writes a short channel id as people read it.

@@ -2,12 +2,15 @@
 //!
 //! `server.rs` puts them together. Shared by them: `convert` (ids and keys), `page` (lists and
 //! exports), `mutation` (once per key, to the end), `refusals` (every error of a service as a
-//! reason), `reasons` (the registry of them), `status` (their way over the wire), `tls` (the certificate), `connection` and `dev_registry` (how
-//! clients find a node). Every call comes by `gate`, which asks `auth` (who calls), `methods` (what is
-//! known of the method), `rates` (how often) and `places` (how many). What things
-//! look like to a caller is in the `_view` files, what callers ask for payments in
-//! `payment_requests` and `requests`; every message as JSON is `json`. A tower's own doors are `watchtower` and `open_tower`, which anybody may
-//! enter while there is room (`guests`); the way to one is `tower_link`. `tonic` and the generated types stay inside
+//! reason), `reasons` (the registry of them), `status` (their way over the wire), `tls` (the
+//! certificate), `connection` and `dev_registry` (how clients find a node). Every call comes by
+//! `gate`, which asks `auth` (who calls), `methods` (what is known of the method), `rates` (how
+//! often) and `places` (how many); what is refused before a handler sees it gets its reason in
+//! `unreached`. What things look like to a caller is in the `_view` files, what callers ask for
+//! payments in `payment_requests` and `requests`; every message as JSON is `json`. `rest` is the
+//! door for those without gRPC. A tower's own doors are `watchtower` and `open_tower`, which
+//! anybody may enter while there is room (`guests`); the way to one is `tower_link`. `metrics` is
+//! read by Prometheus. `tonic` and the generated types stay inside
 //! this room.
 
 pub mod auth;
@@ -45,6 +48,7 @@ mod reasons;
 mod refusals;
 mod request_refusals;
 mod requests;
+pub mod rest;
 mod server;
 pub mod status;
 mod swaps;
@@ -52,6 +56,7 @@ pub mod tls;
 mod tokens;
 mod tower;
 pub mod tower_link;
+mod unreached;
 mod wallet;
 pub mod watchtower;
 mod webhook_view;

@@ -165,7 +165,22 @@ reasons! {
     /// The page size is 0 or above the most.
     PageSizeOutOfRange = "PAGE_SIZE_OUT_OF_RANGE", InvalidArgument, Changed, [],
         "ask for 1 to 1,000";
-    /// A field is missing or malformed and no other reason says it better.
+    /// Nothing has this name or path.
+    MethodUnknown = "METHOD_UNKNOWN", Unimplemented, Changed, [],
+        "check the name; reflection and /v1/openapi.json list what there is";
+    /// The message cannot be decoded: it is cut off, of another type, or compressed.
+    MessageMalformed = "MESSAGE_MALFORMED", InvalidArgument, Changed, [],
+        "encode the request as the interface describes it, uncompressed";
+    /// The message or body is longer than the method takes.
+    RequestTooLarge = "REQUEST_TOO_LARGE", OutOfRange, Changed, ["length_max"],
+        "send less at once";
+    /// HTTP is used otherwise than this door does.
+    HttpRequestInvalid = "HTTP_REQUEST_INVALID", InvalidArgument, Changed, [],
+        "see /v1/openapi.json for methods, headers and content types";
+    /// The body is not one JSON object.
+    JsonInvalid = "JSON_INVALID", InvalidArgument, Changed, [],
+        "send one JSON object, each key once";
+    /// A field is missing or malformed and no other reason says it better. and no other reason says it better.
     FieldInvalid = "FIELD_INVALID", InvalidArgument, Changed, [],
         "correct the field the message names";
     /// The node's chain is not at the tip, or stalled: it takes no new risk.

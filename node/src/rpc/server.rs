@@ -23,6 +23,7 @@ use proto::v1::webhooks_server::WebhooksServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
@@ -226,7 +227,8 @@ pub(super) fn stopping() -> Refusal {
 }
 
 /// Serves `tributary.v1` on `listener` until the stop signal of `tasks`; then the door closes,
-/// calls under way are answered, streams end, and the task ends.
+/// calls under way are answered, streams end, and the task ends. Returns the same services for
+/// another door.
 ///
 /// # Errors
 ///
@@ -237,7 +239,7 @@ pub async fn serve(
     tls: &TlsIdentity,
     gate: &Arc<Gate>,
     tasks: &Tasks,
-) -> Result<(), ServeError> {
+) -> Result<Routes, ServeError> {
     gate.count_in(door.calls());
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, tonic_health::ServingStatus::NotServing).await;
@@ -246,12 +248,7 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let server = Server::builder()
-        .tls_config(tls.server_config())?
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(STREAMS_MAX)
-        .add_service(health_service)
+    let routes = Routes::new(health_service)
         .add_service(Guarded::new(descriptors().build_v1()?, gate))
         .add_service(Guarded::new(descriptors().build_v1alpha()?, gate))
         .add_service(Guarded::new(
@@ -295,6 +292,14 @@ pub async fn serve(
             EventsServer::new(super::events::EventsService::new(door.clone())),
             gate,
         ));
+    let routes = routes.into_axum_router().fallback(super::unreached::nowhere);
+    let routes = Routes::from(routes);
+    let server = Server::builder()
+        .tls_config(tls.server_config())?
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_routes(routes.clone());
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = tasks.stop_signal();
     let at_the_door = door.clone();
@@ -319,7 +324,7 @@ pub async fn serve(
         }
         set_health(&health, tonic_health::ServingStatus::NotServing).await;
     });
-    Ok(())
+    Ok(routes)
 }
 
 /// Why the server cannot be set up.

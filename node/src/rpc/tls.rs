@@ -17,6 +17,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
@@ -163,6 +164,44 @@ impl TlsIdentity {
             Some(pem) => config.client_ca_root(Certificate::from_pem(pem)),
             None => config,
         }
+    }
+
+    /// Returns the same setting for a server without tonic that speaks `protocols` (ALPN).
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Unusable`] if the certificate cannot be served with.
+    pub fn rustls_config(
+        &self,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+        let unusable = |problem: String| TlsError::Unusable { path: CERT_FILE.into(), problem };
+        let pem = |error: rustls::pki_types::pem::Error| unusable(error.to_string());
+        let tls = |error: rustls::Error| unusable(error.to_string());
+        let provider = Arc::new(provider());
+        let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(tls)?;
+        let config = match &self.client_ca_pem {
+            None => config.with_no_client_auth(),
+            Some(ca_pem) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+                    roots.add(certificate.map_err(pem)?).map_err(tls)?;
+                }
+                let roots = Arc::new(roots);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    .build()
+                    .map_err(|error| unusable(error.to_string()))?;
+                config.with_client_cert_verifier(verifier)
+            }
+        };
+        let chain = CertificateDer::pem_slice_iter(self.cert_pem.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().map_err(pem)?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(pem)?;
+        let mut config = config.with_single_cert(chain, key).map_err(tls)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
     }
 
     /// Lets in only clients with a certificate that the authority in `client_ca` signed, if one is

@@ -224,6 +224,7 @@ mod tests {
         let mut target = Connection {
             // Port 1 of the loopback: nobody listens there.
             rpc: "127.0.0.1:1".to_owned(),
+            rest: None,
             tls_cert: directory.path().join("tls.cert"),
             token_file: PathBuf::from("nowhere"),
         };

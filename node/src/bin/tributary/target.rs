@@ -51,11 +51,13 @@ pub fn resolve(global: &Global, around: &Surroundings) -> Result<Connection, Cli
     match found {
         Some(found) => Ok(Connection {
             rpc: rpc.unwrap_or(found.rpc),
+            rest: found.rest,
             tls_cert: cert.unwrap_or(found.tls_cert),
             token_file: token.unwrap_or(found.token_file),
         }),
         None => Ok(Connection {
             rpc: rpc.ok_or_else(|| missing("--node or --data-dir"))?,
+            rest: None,
             tls_cert: cert.ok_or_else(|| missing("--tls-cert"))?,
             token_file: token.ok_or_else(|| missing("--token-file"))?,
         }),
@@ -138,6 +140,7 @@ mod tests {
     fn connection(port: u16) -> Connection {
         Connection {
             rpc: format!("127.0.0.1:{port}"),
+            rest: None,
             tls_cert: PathBuf::from("/somewhere/tls.cert"),
             token_file: PathBuf::from("/somewhere/admin.token"),
         }

@@ -1,8 +1,8 @@
 //! The words that `tributary` understands.
 
 mod batch;
-pub mod payout;
 mod payments;
+pub mod payout;
 pub mod requests;
 pub mod run;
 pub mod token;

@@ -185,6 +185,7 @@ async fn stay(net: &Cluster, global: &Global) -> Result<(), CliError> {
     for dev in net.nodes() {
         let connection = Connection {
             rpc: dev.node().rpc_address.clone(),
+            rest: Some(dev.node().rest_address.clone()),
             tls_cert: dev.config().tls_cert_file(),
             token_file: dev.config().token_file(),
         };
