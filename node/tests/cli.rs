@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -267,8 +267,10 @@ async fn serve() -> Served {
             false => Err(Refusal::new(Reason::TokenInvalid, "the token is not this node's").into()),
         }
     };
+    let key_pem = std::fs::read_to_string(&files.key).unwrap();
+    let own = Identity::from_pem(identity.cert_pem(), key_pem);
     let server = Server::builder()
-        .tls_config(identity.server_config())
+        .tls_config(ServerTlsConfig::new().identity(own))
         .unwrap()
         .add_service(InterceptedService::new(NodeServer::new(script.clone()), guard.clone()))
         .add_service(InterceptedService::new(PaymentsServer::new(script.clone()), guard.clone()))

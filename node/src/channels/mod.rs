@@ -14,7 +14,7 @@ mod service;
 mod spending;
 mod view;
 
-pub use record::{ChannelRecord, ChannelState, SpliceRecord};
+pub use record::{ChannelRecord, ChannelState, Funded, SpliceRecord};
 pub use renewal::RenewalPolicy;
 pub use request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
 pub use service::{ChannelParts, Channels};

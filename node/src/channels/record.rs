@@ -38,6 +38,15 @@ pub struct SpliceRecord {
     pub fee_sat: u64,
 }
 
+/// What a channel was between two splices, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Funded {
+    /// Its funding output.
+    pub funding: OutPoint,
+    /// Its size, sat.
+    pub capacity_sat: u64,
+}
+
 /// A channel as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelRecord {
@@ -67,6 +76,9 @@ pub struct ChannelRecord {
     /// A splice of ours that is not locked yet.
     #[serde(default)]
     pub splice: Option<SpliceRecord>,
+    /// What it was before each of its splices, first to last: events of that time say so.
+    #[serde(default)]
+    pub before_splices: Vec<Funded>,
     /// How it ended.
     pub close_kind: Option<CloseKind>,
     /// Why it ended, in words.
@@ -140,14 +152,17 @@ impl ChannelRecord {
                 let (funding, capacity_sat, fee_sat) = (*funding, *capacity_sat, *fee_sat);
                 record.splice = Some(SpliceRecord { funding, capacity_sat, fee_sat });
             }
-            ChannelEvent::Spliced { funding, capacity_sat, .. } => {
+            ChannelEvent::Spliced { from, funding, capacity_sat, .. } => {
+                let before = Funded { funding: *from, capacity_sat: record.capacity_sat };
+                record.before_splices.push(before);
                 record.funding = Some(*funding);
                 record.capacity_sat = *capacity_sat;
                 record.splice = None;
             }
             ChannelEvent::CloseRequested { force, .. } => {
                 record.closing_ms = record.closing_ms.or(Some(now_ms));
-                record.close_requested = true;
+                // What comes after the end does not change who began it.
+                record.close_requested |= record.close_kind.is_none();
                 // Both sides may have closed it before the request was written.
                 record.state = match record.state {
                     ChannelState::Closed => ChannelState::Closed,
@@ -189,6 +204,7 @@ impl ChannelRecord {
             channel_id: None,
             funding: None,
             splice: None,
+            before_splices: Vec::new(),
             close_kind: None,
             close_reason: None,
             final_balance_msat: None,

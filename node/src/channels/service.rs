@@ -12,13 +12,13 @@ use super::batch::Expected;
 use super::record::{ChannelRecord, ChannelState};
 use super::renewal::{Attempts, RenewalPolicy};
 use super::request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
-use super::view::{ChannelView, Latest};
+use super::view::ChannelView;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::environment::Entropy;
 use crate::journal::{
     ChannelEvent, DomainEvent, Fingerprint, Idempotency, IdempotencyError, IdempotencyKey, Journal,
-    millis,
+    Latest, millis,
 };
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId};
 use crate::lightning::{CloseKind, Lightning, LightningEvent, OpenChannel, PeerBook};
@@ -55,13 +55,16 @@ pub struct ChannelParts {
     pub ledger: Arc<Ledger>,
 }
 
+/// The newest record of each channel.
+type Records = HashMap<ChannelRef, watch::Sender<Latest<ChannelRecord>>>;
+
 /// The channels service.
 pub struct Channels {
     pub(super) parts: ChannelParts,
     idempotency: Idempotency,
     /// Channels that peers may open to us for a batch.
     pub(super) expected: Mutex<Vec<Expected>>,
-    pub(super) records: Mutex<HashMap<ChannelRef, watch::Sender<Latest>>>,
+    pub(super) records: Mutex<Records>,
     pub(super) attempts: Mutex<HashMap<ChannelRef, Attempts>>,
 }
 
@@ -559,7 +562,7 @@ impl Channels {
 
     fn append_locked(
         &self,
-        mut records: parking_lot::MutexGuard<'_, HashMap<ChannelRef, watch::Sender<Latest>>>,
+        mut records: parking_lot::MutexGuard<'_, Records>,
         channel: ChannelRef,
         event: ChannelEvent,
         mut batch: Batch,

@@ -3,14 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use bitcoin::OutPoint;
-use tokio::sync::watch;
 
 use super::record::{ChannelRecord, ChannelState};
 use super::service::Channels;
-use crate::journal::Journal;
+use crate::journal::{Ends, Follow};
 use crate::lightning::ChannelSnapshot;
 use crate::lightning::types::{ChannelId, ChannelRef};
-use crate::store::{StoreError, Ticket};
+use crate::store::StoreError;
 
 /// A channel's record and, while it lives, what LDK says of it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,39 +29,12 @@ pub struct ChannelPage {
     pub next: Option<ChannelRef>,
 }
 
-/// A channel's newest record and the ticket after which it may be shown.
-pub(super) type Latest = (ChannelRecord, Ticket);
+/// Follows one channel's record.
+pub type ChannelWatch = Follow<ChannelRecord>;
 
-/// Follows one channel's record; yields durable ones only.
-pub struct ChannelWatch {
-    latest: watch::Receiver<Latest>,
-    journal: Journal,
-}
-
-impl ChannelWatch {
-    /// The record now, once it is durable.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails first.
-    pub async fn current(&mut self) -> Result<ChannelRecord, StoreError> {
-        let (record, ticket) = self.latest.borrow_and_update().clone();
-        self.journal.durable(ticket).await?;
-        Ok(record)
-    }
-
-    /// The next record; `None` once the channel is closed.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails first.
-    pub async fn next(&mut self) -> Result<Option<ChannelRecord>, StoreError> {
-        if self.latest.borrow().0.state == ChannelState::Closed
-            || self.latest.changed().await.is_err()
-        {
-            return Ok(None);
-        }
-        self.current().await.map(Some)
+impl Ends for ChannelRecord {
+    fn has_ended(&self) -> bool {
+        self.state == ChannelState::Closed
     }
 }
 
@@ -126,7 +98,7 @@ impl Channels {
     /// Follows one channel.
     pub fn watch(&self, channel: ChannelRef) -> Option<ChannelWatch> {
         let latest = self.records.lock().get(&channel)?.subscribe();
-        Some(ChannelWatch { latest, journal: self.parts.journal.clone() })
+        Some(ChannelWatch::new(latest, self.parts.journal.clone()))
     }
 
     /// Channels that `filter` takes, newest first, at most `limit`, from `page` on.

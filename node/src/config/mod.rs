@@ -402,6 +402,8 @@ pub struct RpcConfig {
     pub token_file: PathBuf,
     /// Certificate of the authority whose clients are let in, PEM; empty asks for none.
     pub client_ca: PathBuf,
+    /// Connections at once.
+    pub connections_max: usize,
     /// Calls a second with one baked token; 0 is without limit.
     pub token_calls_per_second: u32,
     /// Calls a second of one method with one baked token; 0 is without limit.
@@ -421,6 +423,7 @@ impl Default for RpcConfig {
             tls_extra_names: Vec::new(),
             token_file: PathBuf::new(),
             client_ca: PathBuf::new(),
+            connections_max: 1_024,
             token_calls_per_second: 1_000,
             method_calls_per_second: 500,
             calls_at_work_max: 256,

@@ -209,6 +209,7 @@ impl Config {
         let settings = [
             ("rpc.token_calls_per_second", rpc.token_calls_per_second.into(), 0..=1_000_000),
             ("rpc.method_calls_per_second", rpc.method_calls_per_second.into(), 0..=1_000_000),
+            ("rpc.connections_max", places(rpc.connections_max), 1..=100_000),
             ("rpc.calls_at_work_max", places(rpc.calls_at_work_max), 1..=100_000),
             ("rpc.calls_waiting_max", places(rpc.calls_waiting_max), 0..=1_000_000),
         ];
@@ -534,6 +535,7 @@ mod tests {
             ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
             ("rpc.token_calls_per_second", |c| c.rpc.token_calls_per_second = u32::MAX),
             ("rpc.method_calls_per_second", |c| c.rpc.method_calls_per_second = u32::MAX),
+            ("rpc.connections_max", |c| c.rpc.connections_max = 0),
             ("rpc.calls_at_work_max", |c| c.rpc.calls_at_work_max = 0),
             ("rpc.calls_waiting_max", |c| c.rpc.calls_waiting_max = usize::MAX),
             ("metrics.listen", |c| c.metrics.listen = "9464".into()),

@@ -5,6 +5,7 @@
 //! Readers see durable events only, in order, and resume after any sequence number.
 
 mod event;
+mod follow;
 mod idempotency;
 mod payout;
 
@@ -20,6 +21,7 @@ pub use event::{
     BatchEvent, ChannelEvent, DomainEvent, EndpointId, EventKind, InvoiceEvent, NodeEvent,
     PaymentEvent, PaymentRequestKind, SwapEvent, SwapKind, SwapState, WebhookEvent, WebhookTrouble,
 };
+pub use follow::{Ends, Follow, Latest};
 pub use idempotency::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
 pub use payout::{PayoutEvent, PayoutId, PayoutStep};
 

@@ -126,6 +126,9 @@ pub enum InvoiceError {
         /// What is needed.
         least: u16,
     },
+    /// An offer names ways to this node, and there is none.
+    #[error("no peer is connected by which a payer could reach this node; connect one that relays")]
+    NoPath,
     /// LDK's word.
     #[error("invoice could not be made: {0}")]
     Refused(String),
@@ -232,7 +235,10 @@ impl Lightning {
         description: Option<String>,
         expires: Option<Duration>,
     ) -> Result<Decoded, InvoiceError> {
-        let refused = |error: Bolt12SemanticError| InvoiceError::Refused(format!("{error:?}"));
+        let refused = |error: Bolt12SemanticError| match error {
+            Bolt12SemanticError::MissingPaths => InvoiceError::NoPath,
+            error => InvoiceError::Refused(format!("{error:?}")),
+        };
         let mut builder = self.parts.manager.create_offer_builder().map_err(refused)?;
         if let Some(amount_msat) = amount_msat {
             builder = builder.amount_msats(amount_msat);

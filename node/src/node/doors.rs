@@ -34,7 +34,8 @@ pub(super) async fn serve_rpc(
     let token = AdminToken::load_or_create(&config.token_file(), &*environment.entropy)?;
     let authenticator = Authenticator::new(token, Arc::clone(tokens));
     let gate = Gate::new(authenticator, CallLimits::new(&config.rpc));
-    let routes = rpc::serve(door.clone(), listener, &tls, &gate, tasks).await?;
+    let routes =
+        rpc::serve(door.clone(), listener, &tls, &gate, config.rpc.connections_max, tasks).await?;
     let mut rest_address = String::new();
     if !config.rest.listen.is_empty() {
         let (listener, address) = listen("rest.listen", &config.rest.listen).await?;

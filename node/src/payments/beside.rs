@@ -1,8 +1,8 @@
 //! Payments begun for somebody: out of a purse, or with records of the caller's beside their own.
 
+use super::record::PaymentWatch;
 use super::request::{PayError, PayRequest};
 use super::service::Payments;
-use super::watch::PaymentWatch;
 use crate::journal::IdempotencyKey;
 use crate::lightning::types::{PaymentHash, PaymentId};
 use crate::store::{Batch, StoreError};

@@ -15,7 +15,6 @@ mod request;
 mod retries;
 mod service;
 mod validate;
-mod watch;
 
 pub use invoices::{
     CreateInvoice, CreateInvoiceError, CreateOffer, InvoiceFilter, InvoiceRecord, InvoiceState,
@@ -24,7 +23,6 @@ pub use invoices::{
 pub use machine::{Decision, Effect, Input, Rejection};
 pub use probe::{PaymentCounts, PaymentProbe, PaymentTimes};
 pub use query::{PaymentFilter, PaymentPage};
-pub use record::{Direction, PaymentKind, PaymentRecord, PaymentState};
+pub use record::{Direction, PaymentKind, PaymentRecord, PaymentState, PaymentWatch};
 pub use request::{HoldError, PayError, PayRequest, PayTarget, PaymentDefaults};
 pub use service::{GIVEN_BACK_AT_DEADLINE, GIVEN_BACK_ON_REQUEST, Payments};
-pub use watch::PaymentWatch;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{PaymentEvent, PaymentRequestKind, millis};
+use crate::journal::{Ends, Follow, PaymentEvent, PaymentRequestKind, millis};
 use crate::lightning::FailureReason;
 use crate::lightning::types::{NodeId, PaymentHash, PaymentId, Preimage};
 
@@ -95,6 +95,15 @@ pub struct PaymentRecord {
     pub created_ms: u64,
     /// When it last changed, ms since the Unix epoch.
     pub updated_ms: u64,
+}
+
+/// Follows one payment.
+pub type PaymentWatch = Follow<PaymentRecord>;
+
+impl Ends for PaymentRecord {
+    fn has_ended(&self) -> bool {
+        self.state.is_final()
+    }
 }
 
 impl PaymentRecord {

@@ -10,13 +10,12 @@ use tokio::sync::watch;
 use super::admission::Admission;
 use super::machine::{Effect, Input, Rejection, Unfinished, decide, unfinished};
 use super::probe::PaymentProbe;
-use super::record::{PaymentKind, PaymentRecord, PaymentState};
+use super::record::{PaymentKind, PaymentRecord, PaymentState, PaymentWatch};
 use super::request::{HoldError, PayError, PayRequest, PaymentDefaults};
 use super::retries::Retries;
-use super::watch::{Latest, PaymentWatch};
 use crate::environment::Entropy;
 use crate::journal::{
-    DomainEvent, Fingerprint, Idempotency, IdempotencyKey, Journal, PaymentEvent,
+    DomainEvent, Fingerprint, Idempotency, IdempotencyKey, Journal, Latest, PaymentEvent,
     PaymentRequestKind, millis,
 };
 use crate::lightning::types::{PaymentHash, PaymentId, Preimage};
@@ -43,7 +42,7 @@ pub struct Payments {
     pub(super) defaults: PaymentDefaults,
     pub(super) network: bitcoin::Network,
     ledger: Arc<Ledger>,
-    pub(super) open: Mutex<HashMap<PaymentId, watch::Sender<Latest>>>,
+    pub(super) open: Mutex<HashMap<PaymentId, watch::Sender<Latest<PaymentRecord>>>>,
     /// Held while an invoice is made: of concurrent duplicates one is first.
     pub(super) making: Mutex<()>,
     pub(super) retries: Retries,
@@ -210,7 +209,7 @@ impl Payments {
     /// The payment that pays or paid `hash`, unless it failed.
     pub(super) fn paid_before(
         &self,
-        open: &HashMap<PaymentId, watch::Sender<Latest>>,
+        open: &HashMap<PaymentId, watch::Sender<Latest<PaymentRecord>>>,
         hash: PaymentHash,
     ) -> Result<Option<PaymentId>, StoreError> {
         let Some(bytes) = self.committer.get(&hash_key(hash))? else {
@@ -234,13 +233,12 @@ impl Payments {
     pub fn watch(&self, id: PaymentId) -> Result<Option<PaymentWatch>, StoreError> {
         let journal = self.journal.clone();
         if let Some(latest) = self.open.lock().get(&id) {
-            return Ok(Some(PaymentWatch { latest: latest.subscribe(), journal }));
+            return Ok(Some(PaymentWatch::new(latest.subscribe(), journal)));
         }
         let Some(record) = read_record(&self.committer, id)? else {
             return Ok(None);
         };
-        let latest = watch::Sender::new((record, self.committer.now())).subscribe();
-        Ok(Some(PaymentWatch { latest, journal }))
+        Ok(Some(PaymentWatch::of_last(record, self.committer.now(), journal)))
     }
 
     /// Gives the preimage of a held payment.
@@ -443,7 +441,7 @@ impl Payments {
 
     fn record(
         &self,
-        open: &mut HashMap<PaymentId, watch::Sender<Latest>>,
+        open: &mut HashMap<PaymentId, watch::Sender<Latest<PaymentRecord>>>,
         id: PaymentId,
         events: &[PaymentEvent],
         batch: Batch,
@@ -454,7 +452,7 @@ impl Payments {
     /// Applies `events` to `before`, and writes them and the new record as one batch.
     fn record_over(
         &self,
-        open: &mut HashMap<PaymentId, watch::Sender<Latest>>,
+        open: &mut HashMap<PaymentId, watch::Sender<Latest<PaymentRecord>>>,
         id: PaymentId,
         before: Option<PaymentRecord>,
         events: &[PaymentEvent],

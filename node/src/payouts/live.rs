@@ -11,21 +11,19 @@ use super::machine::Decision;
 use super::record::PayoutRecord;
 use super::service::Payouts;
 use crate::journal::{
-    DomainEvent, Fingerprint, IdempotencyKey, Journal, PayoutEvent, PayoutId, PayoutStep,
+    DomainEvent, Ends, Fingerprint, Follow, IdempotencyKey, Journal, Latest, PayoutEvent, PayoutId,
+    PayoutStep,
 };
 use crate::store::cbor::encode;
-use crate::store::{Batch, StoreError, Ticket};
+use crate::store::{Batch, Ticket};
 use crate::tokens::Subject;
-
-/// A payout's newest record, and the ticket after which it may be shown.
-type Latest = (PayoutRecord, Ticket);
 
 /// A payout that has not ended.
 pub(super) struct Live {
     pub id: PayoutId,
     pub state: Mutex<State>,
     pub wake: Notify,
-    latest: watch::Sender<Latest>,
+    latest: watch::Sender<Latest<PayoutRecord>>,
 }
 
 /// What its lock guards.
@@ -48,7 +46,7 @@ impl Live {
     }
 
     pub(super) fn subscribe(&self, journal: Journal) -> PayoutWatch {
-        PayoutWatch { latest: self.latest.subscribe(), journal }
+        PayoutWatch::new(self.latest.subscribe(), journal)
     }
 
     /// Takes note of a record that was written beside another's.
@@ -58,53 +56,12 @@ impl Live {
     }
 }
 
-/// Follows one payout; yields durable records only. What changes in between is left out.
-pub struct PayoutWatch {
-    latest: watch::Receiver<Latest>,
-    journal: Journal,
-}
+/// Follows one payout.
+pub type PayoutWatch = Follow<PayoutRecord>;
 
-impl PayoutWatch {
-    /// Of a payout that has ended.
-    pub(super) fn ended(record: PayoutRecord, ticket: Ticket, journal: Journal) -> Self {
-        Self { latest: watch::Sender::new((record, ticket)).subscribe(), journal }
-    }
-
-    /// The record now, once it is durable.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails first.
-    pub async fn current(&mut self) -> Result<PayoutRecord, StoreError> {
-        let (record, ticket) = self.latest.borrow_and_update().clone();
-        self.journal.durable(ticket).await?;
-        Ok(record)
-    }
-
-    /// The next record that differs; `None` after a final one.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails first.
-    pub async fn next(&mut self) -> Result<Option<PayoutRecord>, StoreError> {
-        if self.latest.borrow().0.state.is_final() || self.latest.changed().await.is_err() {
-            return Ok(None);
-        }
-        self.current().await.map(Some)
-    }
-
-    /// The final record.
-    ///
-    /// # Errors
-    ///
-    /// If the store fails first, or the node stops.
-    pub async fn outcome(&mut self) -> Result<PayoutRecord, StoreError> {
-        let (record, ticket) = match self.latest.wait_for(|(r, _)| r.state.is_final()).await {
-            Ok(latest) => latest.clone(),
-            Err(_) => return Err(StoreError::Failed("node is stopping".into())),
-        };
-        self.journal.durable(ticket).await?;
-        Ok(record)
+impl Ends for PayoutRecord {
+    fn has_ended(&self) -> bool {
+        self.state.is_final()
     }
 }
 

@@ -413,7 +413,7 @@ impl Payouts {
             return Ok(live.subscribe(journal));
         }
         let record = record::read(&self.parts.committer, id)?.ok_or(PayoutError::Unknown(id))?;
-        Ok(PayoutWatch::ended(record, self.parts.committer.now(), journal))
+        Ok(PayoutWatch::of_last(record, self.parts.committer.now(), journal))
     }
 
     /// Lists at most `limit` payouts that `takes` takes, newest first, from `page` on, and where

@@ -156,7 +156,7 @@ impl Requests {
             offer = match self.payments.create_offer(ask, Some(&keys.offer)).await {
                 Ok(offer) => Some(offer),
                 // Without a peer there is no path for an offer. Who did not ask for one gets none.
-                Err(CreateInvoiceError::Invoice(InvoiceError::Refused(_)))
+                Err(CreateInvoiceError::Invoice(InvoiceError::NoPath))
                     if create.bolt12.is_none() && (has_address || invoice.is_some()) =>
                 {
                     None

@@ -5,6 +5,7 @@
 //! channel is) is read from its record. An event that `v1` has no message for keeps its place
 //! in the log, without a kind, so that sequences have no gaps.
 
+use bitcoin::OutPoint;
 use proto::v1;
 use proto::v1::event::Kind;
 
@@ -12,7 +13,7 @@ use super::channel_view::closing_cause;
 use super::convert::outpoint;
 use super::payment_view::{direction, failure_of, given_back, kind};
 use super::{batch_view, payout_view, swaps};
-use crate::channels::{ChannelRecord, Channels};
+use crate::channels::{ChannelRecord, Channels, Funded};
 use crate::journal::{
     BatchEvent, ChannelEvent, DomainEvent, Entry, EventKind, InvoiceEvent, NodeEvent, PaymentEvent,
     SwapEvent, WebhookEvent, WebhookTrouble,
@@ -211,19 +212,13 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
         ChannelEvent::Closed { kind, .. } => Some(closing_cause(*kind, record.close_requested)),
         _ => None,
     };
+    let (capacity_sat, funding) = funded(event, record);
     Some(v1::ChannelEvent {
         record_id: record.channel.0.to_vec(),
         counterparty_node_id: record.peer.serialize().to_vec(),
         state: state.into(),
-        capacity_sat: match event {
-            ChannelEvent::Spliced { capacity_sat, .. } => *capacity_sat,
-            _ => record.capacity_sat,
-        },
-        funding_outpoint: match event {
-            ChannelEvent::OpenRequested { .. } | ChannelEvent::InboundAccepted { .. } => None,
-            ChannelEvent::Spliced { funding, .. } => Some(outpoint(*funding)),
-            _ => record.funding.map(outpoint),
-        },
+        capacity_sat,
+        funding_outpoint: funding.map(outpoint),
         cause: cause.map(Into::into),
         detail: match event {
             ChannelEvent::Closed { reason, .. } => reason.clone(),
@@ -237,6 +232,32 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
         },
         splice: splice(event),
     })
+}
+
+/// Size and funding output at the time of `event`, whatever splices became of them since.
+fn funded(event: &ChannelEvent, record: &ChannelRecord) -> (u64, Option<OutPoint>) {
+    let splices = &record.before_splices;
+    let now = (record.capacity_sat, record.funding);
+    let of = |funded: &Funded| (funded.capacity_sat, Some(funded.funding));
+    let first = splices.first().map_or(now, of);
+    match event {
+        ChannelEvent::OpenRequested { capacity_sat, .. }
+        | ChannelEvent::InboundAccepted { capacity_sat, .. } => (*capacity_sat, None),
+        ChannelEvent::Funded { funding, .. } | ChannelEvent::Pending { funding, .. } => {
+            (first.0, Some(*funding))
+        }
+        ChannelEvent::Ready { .. } => first,
+        ChannelEvent::Spliced { funding, capacity_sat, .. } => (*capacity_sat, Some(*funding)),
+        ChannelEvent::SplicePending { funding, .. } => {
+            let after = splices.iter().skip(1).map(|funded| Some(funded.funding));
+            let mut after = after.chain([record.funding]);
+            let found = after.position(|after| after == Some(*funding));
+            found.and_then(|index| splices.get(index)).map_or(now, of)
+        }
+        ChannelEvent::CloseRequested { .. }
+        | ChannelEvent::Closed { .. }
+        | ChannelEvent::Sweeping { .. } => now,
+    }
 }
 
 fn splice(event: &ChannelEvent) -> Option<v1::ChannelSplice> {
@@ -316,6 +337,8 @@ fn webhook(event: &WebhookEvent) -> v1::WebhookEvent {
 mod tests {
     use std::time::Duration;
 
+    use bitcoin::Txid;
+    use bitcoin::hashes::Hash;
     use bitcoin::secp256k1::{Secp256k1, SecretKey};
 
     use super::*;
@@ -445,5 +468,66 @@ mod tests {
         assert_eq!(last.state(), v1::ChannelState::ForceClosing);
         assert_eq!(last.cause(), v1::ClosingCause::ForcedByCounterparty);
         assert_eq!(last.detail, "because");
+    }
+    /// A webhook is told again, a subscriber reads again: one sequence, one text.
+    #[test]
+    fn what_a_splice_changes_does_not_change_events_before_it() {
+        let peer = SecretKey::from_slice(&[1; 32]).unwrap().public_key(&Secp256k1::new());
+        let channel_id = ChannelId([4; 32]);
+        let output = |vout| bitcoin::OutPoint { txid: Txid::all_zeros(), vout };
+        let pending = |vout, capacity_sat| ChannelEvent::SplicePending {
+            channel: CHANNEL,
+            funding: output(vout),
+            capacity_sat,
+            fee_sat: 100,
+        };
+        let spliced = |vout, capacity_sat| ChannelEvent::Spliced {
+            channel: CHANNEL,
+            from: output(vout - 1),
+            funding: output(vout),
+            capacity_sat,
+            fee_sat: None,
+        };
+        let closed = ChannelEvent::Closed {
+            channel: CHANNEL,
+            kind: CloseKind::Cooperative,
+            reason: String::new(),
+            local_balance_msat: None,
+        };
+        let events = [
+            ChannelEvent::OpenRequested {
+                channel: CHANNEL,
+                peer,
+                capacity_sat: 9_000,
+                push_msat: 0,
+                announced: false,
+                feerate_sat_per_vb: None,
+                batch: false,
+            },
+            ChannelEvent::Funded { channel: CHANNEL, funding: output(1) },
+            ChannelEvent::Pending { channel: CHANNEL, channel_id, funding: output(1) },
+            ChannelEvent::Ready { channel: CHANNEL, channel_id },
+            pending(2, 8_900),
+            spliced(2, 8_900),
+            pending(3, 8_800),
+            spliced(3, 8_800),
+            closed,
+            // Written after what the counterparty has done already.
+            ChannelEvent::CloseRequested { channel: CHANNEL, force: false },
+        ];
+        let mut record = None;
+        let mut told = Vec::new();
+        for event in &events {
+            record = ChannelRecord::apply(record, event, Duration::ZERO);
+            told.push(channel(event, record.as_ref().unwrap()).unwrap());
+        }
+        let record = record.unwrap();
+        for (event, told) in events.iter().zip(&told) {
+            assert_eq!(&channel(event, &record).unwrap(), told, "{event:?}");
+        }
+        let sizes: Vec<u64> = told.iter().map(|told| told.capacity_sat).collect();
+        let size = |count, sat| std::iter::repeat_n(sat, count);
+        let expected = size(5, 9_000).chain(size(2, 8_900)).chain(size(3, 8_800));
+        assert_eq!(sizes, expected.collect::<Vec<u64>>());
     }
 }

@@ -6,13 +6,15 @@
 //! certificate), `connection` and `dev_registry` (how clients find a node). Every call comes by
 //! `gate`, which asks `auth` (who calls), `methods` (what is known of the method), `rates` (how
 //! often) and `places` (how many); what is refused before a handler sees it gets its reason in
-//! `unreached`. What things look like to a caller is in the `_view` files, what callers ask for
+//! `unreached`. Both doors take connections by `arrivals`, which bounds them, and gives up who never
+//! begins or takes nothing (`stall`). What things look like to a caller is in the `_view` files, what callers ask for
 //! payments in `payment_requests` and `requests`; every message as JSON is `json`. `rest` is the
 //! door for those without gRPC. A tower's own doors are `watchtower` and `open_tower`, which
 //! anybody may enter while there is room (`guests`); the way to one is `tower_link`. `metrics` is
 //! read by Prometheus. `tonic` and the generated types stay inside
 //! this room.
 
+mod arrivals;
 pub mod auth;
 mod batch_view;
 mod batches;
@@ -50,6 +52,7 @@ mod request_refusals;
 mod requests;
 pub mod rest;
 mod server;
+mod stall;
 pub mod status;
 mod swaps;
 pub mod tls;

@@ -311,6 +311,9 @@ reasons! {
     /// Not 32 bytes, or of no known hash.
     PreimageInvalid = "PREIMAGE_INVALID", InvalidArgument, Changed, ["payment_hash"],
         "give the 32 bytes whose SHA-256 is the invoice's hash";
+    /// An offer names ways to this node, and no peer is connected that could be one.
+    NotReachable = "NOT_REACHABLE", FailedPrecondition, Later, [],
+        "connect a peer and repeat the call";
     /// There is an invoice with this hash.
     InvoiceExists = "INVOICE_EXISTS", AlreadyExists, Changed, ["payment_hash"],
         "use another hash: each may be used once";

@@ -264,6 +264,7 @@ impl From<CreateInvoiceError> for Refusal {
             CreateInvoiceError::Invoice(InvoiceError::CltvTooShort { given, least }) => {
                 refuse(Reason::CltvOutOfRange).with("given", given).with("least", least)
             }
+            CreateInvoiceError::Invoice(InvoiceError::NoPath) => refuse(Reason::NotReachable),
             CreateInvoiceError::Invoice(InvoiceError::Refused(_)) => refuse(Reason::Internal),
             // Making an invoice moves nothing, whatever became of its record.
             CreateInvoiceError::Idempotency(error) => Self::from(error).money_may_have_moved(false),

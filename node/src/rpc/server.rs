@@ -7,9 +7,11 @@
 //! Health needs no token: orchestrators ask it, and it says only whether a service is there.
 //! Reflection needs one, like everything else: what a node can do is its owner's business.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bitcoin::Network;
+use futures::StreamExt;
 use proto::v1::batches_server::BatchesServer;
 use proto::v1::channels_server::ChannelsServer;
 use proto::v1::events_server::EventsServer;
@@ -22,16 +24,18 @@ use proto::v1::wallet_server::WalletServer;
 use proto::v1::webhooks_server::WebhooksServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
+use super::arrivals::arrivals;
 use super::calls::Calls;
 use super::gate::{Gate, Guarded};
 use super::status::{Reason, Refusal};
-use super::tls::TlsIdentity;
+use super::tls::{TlsError, TlsIdentity};
 use crate::batches::Batches;
 use crate::chain::ChainSource;
 use crate::chain::follower::SyncState;
@@ -238,6 +242,7 @@ pub async fn serve(
     listener: TcpListener,
     tls: &TlsIdentity,
     gate: &Arc<Gate>,
+    connections_max: usize,
     tasks: &Tasks,
 ) -> Result<Routes, ServeError> {
     gate.count_in(door.calls());
@@ -294,13 +299,14 @@ pub async fn serve(
         ));
     let routes = routes.into_axum_router().fallback(super::unreached::nowhere);
     let routes = Routes::from(routes);
+    let acceptor = TlsAcceptor::from(tls.rustls_config(&[b"h2"])?);
     let server = Server::builder()
-        .tls_config(tls.server_config())?
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .add_routes(routes.clone());
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let arriving = arrivals("rpc door", listener, acceptor, connections_max, tasks);
+    let incoming = ReceiverStream::new(arriving).map(Ok::<_, Infallible>);
     let stop = tasks.stop_signal();
     let at_the_door = door.clone();
     tasks.spawn("rpc server", async move {
@@ -331,8 +337,8 @@ pub async fn serve(
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// TLS.
-    #[error("cannot serve gRPC: {0}; check the certificate and its key")]
-    Transport(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The interface's own description.
     #[error("cannot describe the gRPC interface: {0}; report this")]
     Reflection(#[from] tonic_reflection::server::Error),

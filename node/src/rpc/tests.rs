@@ -1,20 +1,28 @@
 //! A real server behind TLS and token, called by real clients.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use futures::StreamExt;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio_stream::wrappers::TcpListenerStream;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::arrivals::arrivals;
 use super::auth::{AdminToken, TOKEN_FILE};
 use super::gate::Guarded;
 use super::status::explain;
 use super::testing;
 use super::tls::{TlsFiles, TlsIdentity};
 use crate::environment::{OsEntropy, SystemClock};
+use crate::runtime::Tasks;
 
 struct Served {
     address: SocketAddr,
@@ -28,6 +36,14 @@ async fn serve(extra_names: &[String]) -> Served {
 }
 
 async fn serve_for(extra_names: &[String], client_ca_pem: Option<&str>) -> Served {
+    serve_at_most(64, extra_names, client_ca_pem).await
+}
+
+async fn serve_at_most(
+    connections_max: usize,
+    extra_names: &[String],
+    client_ca_pem: Option<&str>,
+) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let token = AdminToken::load_or_create(&directory.path().join(TOKEN_FILE), &OsEntropy).unwrap();
     let files = TlsFiles::within(directory.path());
@@ -42,11 +58,11 @@ async fn serve_for(extra_names: &[String], client_ca_pem: Option<&str>) -> Serve
     let address = listener.local_addr().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
     let guarded = Guarded::new(health, &testing::gate(token.clone(), testing::tokens()));
+    let acceptor = TlsAcceptor::from(identity.rustls_config(&[b"h2"]).unwrap());
+    let arriving = arrivals("test door", listener, acceptor, connections_max, &Tasks::new());
     let server = Server::builder()
-        .tls_config(identity.server_config())
-        .unwrap()
         .add_service(guarded)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(ReceiverStream::new(arriving).map(Ok::<_, Infallible>));
     tokio::task::spawn(server);
     Served { address, cert_pem: identity.cert_pem().to_owned(), token, _directory: directory }
 }
@@ -165,4 +181,32 @@ fn a_file_without_an_authority_stops_the_start() {
     std::fs::write(&path, "nothing").unwrap();
     let error = identity().asking_for(Some(&path)).unwrap_err();
     assert!(error.to_string().contains("rpc.client_ca"), "{error}");
+}
+
+/// One that shakes hands and then says nothing holds its place for a while only.
+#[tokio::test]
+async fn who_does_not_begin_to_speak_makes_room() {
+    let served = serve_at_most(1, &[], None).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(served.cert_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let silent = tokio::net::TcpStream::connect(served.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let silent = TlsConnector::from(Arc::new(config)).connect(name, silent).await.unwrap();
+    let begin = std::time::Instant::now();
+    let channel = loop {
+        if let Some(channel) = dial(served.address, &served.cert_pem, "localhost").await {
+            break channel;
+        }
+        assert!(begin.elapsed().as_secs() < 30, "its place is never free");
+    };
+    drop(channel);
+    assert!(begin.elapsed() >= super::arrivals::HEAD_TIMEOUT / 2, "there were two places");
+    drop(silent);
 }

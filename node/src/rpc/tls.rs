@@ -19,7 +19,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
 
 use super::files::{Readable, write_whole};
@@ -156,17 +155,7 @@ impl TlsIdentity {
         &self.cert_pem
     }
 
-    /// Returns the setting of a server that serves with this identity.
-    pub fn server_config(&self) -> ServerTlsConfig {
-        let identity = Identity::from_pem(&self.cert_pem, &*self.key_pem);
-        let config = ServerTlsConfig::new().identity(identity);
-        match &self.client_ca_pem {
-            Some(pem) => config.client_ca_root(Certificate::from_pem(pem)),
-            None => config,
-        }
-    }
-
-    /// Returns the same setting for a server without tonic that speaks `protocols` (ALPN).
+    /// Returns the setting of a server that serves with this identity and speaks `protocols` (ALPN).
     ///
     /// # Errors
     ///

@@ -74,6 +74,8 @@ pub(super) struct State {
     pub queue: Queue,
     /// Counts what makes deliveries that are under way void.
     pub epoch: u64,
+    /// When the log was last told of a failure, in ms since the Unix epoch.
+    pub warned_ms: Option<u64>,
     pub last_error: Option<String>,
     /// Whether something was given up since the last delivery.
     pub is_failing: bool,
@@ -89,6 +91,7 @@ impl Endpoint {
             progress,
             queue,
             epoch: 0,
+            warned_ms: None,
             last_error: None,
             is_failing: false,
             is_deleted: false,

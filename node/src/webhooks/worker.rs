@@ -32,6 +32,8 @@ const WRITE_EVERY: Duration = Duration::from_millis(200);
 const NAP_MAX: Duration = Duration::from_secs(60);
 /// Longest error kept with a dead letter, in characters.
 const ERROR_LENGTH_MAX: usize = 300;
+/// How long the log is told of no further failure of an endpoint.
+const QUIET_MS: u64 = 60_000;
 /// Statuses with which a receiver asks to be left alone for a while.
 const BUSY: [u16; 2] = [429, 503];
 /// The status of a receiver that wants nothing more.
@@ -251,8 +253,10 @@ impl Webhooks {
         match failed {
             Failed::Again { due_ms } => {
                 let retry_in_ms = due_ms.saturating_sub(now_ms);
-                match state.last_error {
+                let warned_ms = state.warned_ms.filter(|at| now_ms < at.saturating_add(QUIET_MS));
+                match warned_ms {
                     None => {
+                        state.warned_ms = Some(now_ms);
                         tracing::warn!(endpoint = %endpoint.id, sequence, why, retry_in_ms, "webhook is not delivered");
                     }
                     Some(_) => {

@@ -61,8 +61,12 @@ async fn run(command: &mut Command) -> Result<String, String> {
     if output.status.success() { Ok(text) } else { Err(text) }
 }
 
+/// Held while packages are installed: two tests want the same.
+static INSTALLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Python with the packages, or why there is none.
 async fn python() -> Result<PathBuf, String> {
+    let _alone = INSTALLING.lock().await;
     let place = kept("python");
     let python = place.join("bin/python");
     let done = place.join("installed");

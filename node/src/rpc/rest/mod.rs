@@ -10,8 +10,8 @@
 //! - grpc-web, and gRPC itself, by their content types.
 //!
 //! `catalog` knows the paths, `query` and `call` make the call, `messages` and `answer` its
-//! answer, `fault` the errors. `cors` knows the web pages that may call, `stall` who takes
-//! nothing or never begins. Here is the door itself: connections, and which way a request goes.
+//! answer, `fault` the errors. `cors` knows the web pages that may call. Here is the door itself:
+//! connections, and which way a request goes.
 
 mod answer;
 mod call;
@@ -20,7 +20,6 @@ mod cors;
 mod fault;
 mod messages;
 mod query;
-mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -34,14 +33,13 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPT
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Method, Request, Response, StatusCode, Version};
 use tonic::service::{LayerExt, Layered, Routes};
-use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::Connected;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 
 use self::answer::Wish;
@@ -49,7 +47,7 @@ use self::call::BodyRoom;
 use self::catalog::endpoint;
 use self::cors::Origins;
 use self::fault::Fault;
-use self::stall::Stalling;
+use super::arrivals::{Arrival, HEAD_TIMEOUT, arrivals};
 use super::status::{Reason, Refusal};
 use super::tls::{TlsError, TlsIdentity};
 use crate::config::RestConfig;
@@ -68,10 +66,6 @@ const WEB_KINDS: [&str; 4] = [
     "application/grpc-web-text+proto",
 ];
 
-/// How long a TLS handshake may take, and a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the other side may take nothing of what is written.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests under way have once the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often an idle connection of HTTP/2 is asked whether it lives.
@@ -103,61 +97,22 @@ pub async fn serve(
         origins: Origins::new(&config.allowed_origins),
         room: BodyRoom::new(body_max, BODIES_MAX),
     });
-    let room = Arc::new(Semaphore::new(config.connections_max));
+    let mut arriving = arrivals("rest door", listener, acceptor, config.connections_max, tasks);
     let runner = tasks.clone();
-    tasks.spawn("rest door", async move {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = runner.stopped() => return,
-                accepted = accept(&listener, &room) => accepted,
-            };
-            let Some((stream, held)) = accepted else { continue };
-            let (door, acceptor, stop) = (Arc::clone(&door), acceptor.clone(), runner.clone());
+    tasks.spawn("rest", async move {
+        while let Some(arrival) = arriving.recv().await {
+            let (door, stop) = (Arc::clone(&door), runner.clone());
             runner.spawn_apart("rest connection", async move {
-                connection(&door, &acceptor, stream, &stop).await;
-                drop(held);
+                connection(&door, arrival, &stop).await;
             });
         }
     });
     Ok(())
 }
 
-/// Takes a connection, once there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let held = Arc::clone(room).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, held)),
-        Err(error) => {
-            tracing::debug!(%error, "a connection was lost before it was taken");
-            // Without file descriptors every call fails at once.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            None
-        }
-    }
-}
-
 /// Serves one connection.
-async fn connection(door: &Arc<Door>, acceptor: &TlsAcceptor, stream: TcpStream, stop: &Tasks) {
-    let _ = stream.set_nodelay(true);
-    let info = TcpConnectInfo {
-        local_addr: stream.local_addr().ok(),
-        remote_addr: stream.peer_addr().ok(),
-    };
-    let stream = tokio::select! {
-        biased;
-        () = stop.stopped() => return,
-        shaken = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => match shaken {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "no TLS with a client"),
-            Err(_) => return tracing::debug!("a client was too slow for TLS"),
-        },
-    };
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = Stalling::new(stream, HEAD_TIMEOUT, STALL_TIMEOUT);
+async fn connection(door: &Arc<Door>, arrival: Arrival, stop: &Tasks) {
+    let (is_h2, info) = (arrival.is_h2(), arrival.connect_info());
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
         let door = Arc::clone(door);
@@ -179,7 +134,7 @@ async fn connection(door: &Arc<Door>, acceptor: &TlsAcceptor, stream: TcpStream,
         .keep_alive_timeout(HEAD_TIMEOUT);
     // What TLS has agreed on need not be guessed from the first bytes.
     let builder = if is_h2 { builder.http2_only() } else { builder.http1_only() };
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection(TokioIo::new(arrival), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         biased;

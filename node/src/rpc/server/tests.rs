@@ -57,7 +57,9 @@ impl Served {
         let door = Door::new();
         let authenticator = Authenticator::new(token.clone(), tokens);
         let gate = Gate::new(authenticator, CallLimits::new(config));
-        serve(door.clone(), listener, &identity, &gate, &tasks).await.unwrap();
+        serve(door.clone(), listener, &identity, &gate, config.connections_max, &tasks)
+            .await
+            .unwrap();
         let cert_pem = identity.cert_pem().to_owned();
         Self { door, tasks, address, cert_pem, token, _directory: directory }
     }

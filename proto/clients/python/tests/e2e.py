@@ -15,6 +15,7 @@ import threading
 
 from tributary import Client, Connection, TributaryError, WebhookRefused, verify_webhook
 from tributary.v1 import events_pb2, node_pb2, payments_pb2 as pb, tokens_pb2, webhooks_pb2
+from tributary.v1.requests_pb2 import PAY_WAIT_WAIT, PayRequest
 
 
 def say(word: str) -> None:
@@ -35,13 +36,13 @@ def refused(method, request) -> TributaryError:
 
 
 def pays_once(alice: Client, bob: Client) -> pb.Payment:
-    request = pb.PayRequest(bolt11_invoice=invoice(bob, 5_000).bolt11, wait=pb.PAY_WAIT_WAIT)
+    request = PayRequest(bolt11_invoice=invoice(bob, 5_000).bolt11, wait=PAY_WAIT_WAIT)
     first = alice.surely(alice.payments.Pay, request)
     assert first.state == pb.PAYMENT_STATE_SUCCEEDED, first
     assert request.idempotency_key, "the key is the caller's to keep"
     again = alice.payments.Pay(request)
     assert again.payment_id == first.payment_id, "one key, one payment"
-    other = pb.PayRequest(bolt11_invoice=request.bolt11_invoice, idempotency_key="other")
+    other = PayRequest(bolt11_invoice=request.bolt11_invoice, idempotency_key="other")
     error = refused(alice.payments.Pay, other)
     assert error.reason == "INVOICE_ALREADY_PAID", error
     assert error.money_may_have_moved and not error.is_outcome_unknown and not error.is_passing
@@ -58,7 +59,7 @@ def tokens_narrow(alice: Client) -> None:
     limited = Connection(rpc=full.rpc, certificate=full.certificate, token=text)
     with Client(limited) as reader:
         assert reader.node.GetInfo(node_pb2.GetInfoRequest()).alias == "alice"
-        error = refused(reader.payments.Pay, pb.PayRequest(idempotency_key="x"))
+        error = refused(reader.payments.Pay, PayRequest(idempotency_key="x"))
         assert error.reason == "METHOD_DENIED", error
 
 
@@ -91,7 +92,7 @@ def follows_over_a_cut(alice: Client, bob: Client) -> None:
     assert made and alice.payments.CreateInvoice(asked).payment_hash == made[0].payment_hash
     assert started.wait(60), "the events go on after the cut"
     for _ in range(100):
-        request = pb.PayRequest(bolt11_invoice=invoice(bob, 7_000).bolt11, wait=pb.PAY_WAIT_WAIT)
+        request = PayRequest(bolt11_invoice=invoice(bob, 7_000).bolt11, wait=PAY_WAIT_WAIT)
         try:
             # The peer may still be on its way back.
             if alice.surely(alice.payments.Pay, request).state == pb.PAYMENT_STATE_SUCCEEDED:

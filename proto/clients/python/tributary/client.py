@@ -25,6 +25,7 @@ _SERVICES = {
     "tower": "Tower",
     "tokens": "Tokens",
     "webhooks": "Webhooks",
+    "payouts": "Payouts",
 }
 _LIVENESS = [
     ("grpc.keepalive_time_ms", 20_000),

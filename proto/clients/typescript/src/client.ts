@@ -17,6 +17,7 @@ import { Channels } from "./gen/tributary/v1/channels_pb.js";
 import { type Event, type EventKind, Events } from "./gen/tributary/v1/events_pb.js";
 import { Node } from "./gen/tributary/v1/node_pb.js";
 import { Payments } from "./gen/tributary/v1/payments_pb.js";
+import { Payouts } from "./gen/tributary/v1/payouts_pb.js";
 import { Tokens } from "./gen/tributary/v1/tokens_pb.js";
 import { Tower } from "./gen/tributary/v1/tower_pb.js";
 import { Wallet } from "./gen/tributary/v1/wallet_pb.js";
@@ -45,6 +46,7 @@ export class Client {
   readonly tower: Stub<typeof Tower>;
   readonly tokens: Stub<typeof Tokens>;
   readonly webhooks: Stub<typeof Webhooks>;
+  readonly payouts: Stub<typeof Payouts>;
 
   constructor(transport: Transport) {
     this.node = createClient(Node, transport);
@@ -56,6 +58,7 @@ export class Client {
     this.tower = createClient(Tower, transport);
     this.tokens = createClient(Tokens, transport);
     this.webhooks = createClient(Webhooks, transport);
+    this.payouts = createClient(Payouts, transport);
   }
 
   /** Connects to the node of a data directory or of a connection file, by gRPC. */

@@ -11,7 +11,8 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, readConnection, TributaryError, verifyWebhook, WebhookRefused } from "../dist/index.js";
 import { NodeEventKind } from "../dist/gen/tributary/v1/events_pb.js";
-import { PaymentState, PayWait } from "../dist/gen/tributary/v1/payments_pb.js";
+import { PaymentState } from "../dist/gen/tributary/v1/payments_pb.js";
+import { PayWait } from "../dist/gen/tributary/v1/requests_pb.js";
 import { TokenRole } from "../dist/gen/tributary/v1/tokens_pb.js";
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();

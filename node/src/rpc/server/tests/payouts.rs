@@ -292,7 +292,12 @@ async fn a_token_sets_aside_all_of_a_payout_and_gets_back_what_it_did_not_cost()
     let first = theirs.accept(accept("fitting", &made)).await.unwrap().into_inner();
     assert_eq!(theirs.accept(accept("fitting", &made)).await.unwrap().into_inner(), first);
     let end = ended(&mut theirs, &made).await;
-    assert_eq!(end.progress.unwrap().done_msat, 20_001);
+    let lines = v1::ListPayoutLinesRequest {
+        payout_id: made.payout_id.clone(),
+        ..v1::ListPayoutLinesRequest::default()
+    };
+    let lines = theirs.list_lines(lines).await.unwrap().into_inner().lines;
+    assert_eq!(end.progress.unwrap().done_msat, 20_001, "{lines:?}");
     assert_eq!(account(&alice, "payer").await, (20_001, 0), "what it did not cost came back");
     // What cannot be reached is set aside, and comes back with the end.
     let request = v1::CreatePayoutRequest {

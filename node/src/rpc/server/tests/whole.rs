@@ -142,9 +142,18 @@ pub(super) fn pay_request(key: &str, invoice: &v1::Invoice) -> v1::PayRequest {
 
 /// Two funded nodes with a usable channel from alice to bob, opened through the interface.
 pub(super) async fn pair(directory: &tempfile::TempDir) -> (Cluster, Api, Api, v1::Channel) {
+    pair_with(directory, |_| {}).await
+}
+
+/// As `pair`, with such a configuration.
+async fn pair_with(
+    directory: &tempfile::TempDir,
+    configure: fn(&mut crate::config::Config),
+) -> (Cluster, Api, Api, v1::Channel) {
     let mut cluster = Cluster::new(DevChain::embedded(), directory.path());
     for name in ["alice", "bob"] {
-        cluster.add(name, NodeOptions::default()).await.unwrap();
+        let configure = Arc::new(configure);
+        cluster.add(name, NodeOptions { configure, ..NodeOptions::default() }).await.unwrap();
     }
     cluster.fund(&["alice"], Amount::from_sat(5_000_000), 2).await.unwrap();
     let alice = Api::of(&cluster, "alice").await;
@@ -511,5 +520,42 @@ async fn peers_come_and_go_and_a_stop_is_asked_for_once() {
         }
     };
     assert_eq!((end.code(), &*reason(&end)), (Code::Unavailable, "STOPPING"));
+    cluster.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_payments_are_begun_than_may_be_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let one = |config: &mut crate::config::Config| config.limits.payments_in_flight_max = 1;
+    let (cluster, alice, bob, _) = pair_with(&directory, one).await;
+    let hash = crate::lightning::types::Preimage([6; 32]).hash().0.to_vec();
+    let hold = v1::CreateInvoiceRequest {
+        payment_hash: Some(hash.clone()),
+        ..invoice_request("hold", 9_000)
+    };
+    let hold = bob.payments().create_invoice(hold).await.unwrap().into_inner();
+    let first = pay_request("first", &hold);
+    let mut states = alice.payments().pay_stream(first.clone()).await.unwrap().into_inner();
+    let begun = states.try_next().await.unwrap().unwrap();
+
+    let invoice = bob.payments().create_invoice(invoice_request("next", 1_000)).await;
+    let next = pay_request("next", &invoice.unwrap().into_inner());
+    let status = alice.payments().pay(next.clone()).await.unwrap_err();
+    assert_eq!((status.code(), &*reason(&status)), (Code::ResourceExhausted, "TOO_MANY_IN_FLIGHT"));
+    let told = explain(&status);
+    assert_eq!(told.metadata["payments_in_flight_max"], "1");
+    assert_eq!(told.money_may_have_moved, Some(false));
+    // What repeats the first begins nothing.
+    let again = v1::PayRequest { wait: v1::PayWait::ReturnAtOnce.into(), ..first };
+    let again = alice.payments().pay(again).await.unwrap().into_inner();
+    assert_eq!(again.payment_id, begun.payment_id);
+
+    let cancel = v1::CancelHoldRequest { idempotency_key: "cancel".into(), payment_hash: hash };
+    while bob.payments().cancel_hold(cancel.clone()).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    while states.try_next().await.unwrap().is_some() {}
+    let paid = alice.payments().pay(next).await.unwrap().into_inner();
+    assert_eq!(paid.state(), v1::PaymentState::Succeeded);
     cluster.shut_down().await;
 }
