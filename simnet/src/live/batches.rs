@@ -48,10 +48,12 @@ impl BatchWatch {
             let service = batches(&self.hosts, hub)?;
             for batch in service.batches().await {
                 let (id, phase) = (batch.batch, batch.phase);
-                let left_sat = batch.txid.and_then(|txid| self.trees.left_sat(txid));
+                // One whose users are all on chain by themselves waits for its expiry.
+                let standing = batch.txid.and_then(|txid| self.trees.standing_of(txid));
+                let is_taken = standing.is_some_and(|s| s.held_sat == 0 && s.taken_sat > 0);
                 let is_moving = match phase {
                     HubPhase::Failed { .. } | HubPhase::Settled => false,
-                    HubPhase::Live { .. } => left_sat == Some(0),
+                    HubPhase::Live { .. } => is_taken,
                     _ => true,
                 };
                 if is_moving {

@@ -231,6 +231,7 @@ impl Checker {
         excused: &BTreeSet<Node>,
         cheated: &[Cheated],
     ) -> Result<(), LiveError> {
+        self.book.look();
         let records = self.compare_payments(made, excused).await?;
         self.settled_once(excused)?;
         if let Some(batches) = &self.batches

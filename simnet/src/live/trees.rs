@@ -92,11 +92,12 @@ impl Trees {
         self.on_chain().iter().map(|(_, tree)| self.standing(tree).held_sat).sum()
     }
 
-    /// What is left of a batch, by its transaction; `None` if it is not known or not on chain.
-    pub fn left_sat(&self, txid: Txid) -> Option<u64> {
+    /// Where the money of a batch is, by its transaction; `None` if it is not known or not on
+    /// chain.
+    pub fn standing_of(&self, txid: Txid) -> Option<Standing> {
         let trees = self.on_chain();
         let found = trees.iter().find(|(root, _)| root.txid == txid);
-        found.map(|(_, tree)| self.standing(tree).held_sat)
+        found.map(|(_, tree)| self.standing(tree))
     }
 
     /// Who takes a node output, if it is in a block and spent by another than its tree
