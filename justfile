@@ -69,6 +69,10 @@ bench-batches *ARGS: build-node
 bench-tower *ARGS:
     cargo run --release -p benches --bin tower -- {{ ARGS }}
 
+# Measure the interface: calls per second over TLS, and what it adds to a payment.
+bench-api *ARGS: build-node
+    cargo run --release -p benches --bin api -- {{ ARGS }}
+
 # Measure a node's start and memory, e.g. `just bench-start --channels 100`.
 bench-start *ARGS: build-node
     cargo run --release -p benches --bin start -- {{ ARGS }}
@@ -88,6 +92,10 @@ bench-simnet *ARGS:
 # Look for scenarios with faults that cost somebody money, e.g. `just hunt --minutes 30`.
 hunt *ARGS:
     cargo run --release -p simnet -- hunt {{ ARGS }}
+
+# Pay a file of 10,000 lines, 3 % of them bad, with the power cut three times in the middle.
+payouts:
+    cargo test -p tests --test payouts ten_thousand -- --ignored --nocapture
 
 # Kill node processes in the middle of a burst, KILLS times, and count every satoshi afterwards.
 soak KILLS='500':

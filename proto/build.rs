@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 11] = [
     "tributary/v1/common.proto",
     "tributary/v1/node.proto",
     "tributary/v1/channels.proto",
@@ -15,6 +15,9 @@ const FILES: [&str; 8] = [
     "tributary/v1/wallet.proto",
     "tributary/v1/events.proto",
     "tributary/v1/tower.proto",
+    "tributary/v1/tokens.proto",
+    "tributary/v1/webhooks.proto",
+    "tributary/v1/payouts.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -7,6 +7,7 @@
 #![allow(clippy::result_large_err, reason = "a node's start fails once, at most")]
 
 mod chores;
+mod claim;
 mod cycle;
 mod policies;
 mod services;
@@ -16,18 +17,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, Network, Txid};
+use bitcoin::{Amount, Txid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::{self, BatchPolicy, Batches};
+use crate::chain::ChainError;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::virtual_confirmation::VirtualConfirmations;
-use crate::chain::{BlockRef, ChainError};
 use crate::channels::{ChannelParts, Channels};
-use crate::config::{ChainBackend, Config, network_name};
+use crate::config::{ChainBackend, Config};
 use crate::environment::{Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
 use crate::keys::Keys;
@@ -35,18 +36,22 @@ use crate::lightning::types::NodeId;
 use crate::lightning::{Lightning, LoadError, Loaded, Materials, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::payouts::{self, PayoutPolicy, Payouts};
 use crate::rpc::auth::{AdminToken, Authenticator, TokenError};
 use crate::rpc::connection::{CONNECTION_FILE, Connection, ConnectionError};
 use crate::rpc::tls::{TlsError, TlsFiles, TlsIdentity};
 use crate::rpc::tower_link::GrpcTowers;
-use crate::rpc::{self, Door, Facts, RpcParts, ServeError};
+use crate::rpc::{self, CallLimits, Door, EventTexts, Facts, Gate, RpcParts, ServeError};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
+use crate::tokens::{TokenParts, Tokens};
 use crate::tower::client::{self as guards, Towers};
 use crate::unroll::{self, OwnPaths, Unroller};
 use crate::wallet::{LOOKAHEAD_DEFAULT, OpenWalletError, Wallet, WalletParams};
+use crate::webhooks::{self, WebhookPolicy, Webhooks};
 use chores::{announce, housekeeping};
+use claim::{birthday, claim_store};
 use cycle::{begin_commits, end};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 use services::Services;
@@ -149,8 +154,14 @@ pub struct Node {
     pub swaps: Arc<Swaps>,
     /// The towers that guard it.
     pub towers: Arc<Towers>,
+    /// Tokens with limits.
+    pub tokens: Arc<Tokens>,
     /// The payments service.
     pub payments: Arc<Payments>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
+    /// Many payments from one file.
+    pub payouts: Arc<Payouts>,
     /// How far the chain was followed.
     pub sync: watch::Receiver<SyncState>,
     /// Where peers can reach it, with real ports.
@@ -192,7 +203,13 @@ impl Node {
     ) -> Result<Self, StartError> {
         claim_store(&committer, keys.node_id(), config.network)?;
         let door = Door::new();
-        let rpc_address = serve_rpc(&config, &environment, &door, &tasks).await?;
+        let tokens = Arc::new(Tokens::open(TokenParts {
+            secret: keys.token_secret(),
+            committer: committer.clone(),
+            clock: Arc::clone(&environment.clock),
+            entropy: Arc::clone(&environment.entropy),
+        })?);
+        let rpc_address = serve_rpc(&config, &environment, &door, &tokens, &tasks).await?;
         let asked_to_stop = CancellationToken::new();
         let journal = Journal::open(committer.clone(), Arc::clone(&environment.clock))?;
         let tip = environment.chain.tip().await?;
@@ -272,6 +289,7 @@ impl Node {
             Arc::clone(&environment.entropy),
             payment_defaults(&config),
             config.network,
+            Arc::clone(tokens.ledger()),
         )?);
         let channels = Arc::new(Channels::open(ChannelParts {
             journal: journal.clone(),
@@ -283,6 +301,7 @@ impl Node {
             entropy: Arc::clone(&environment.entropy),
             broadcasts: broadcasts.clone(),
             renewal: renewal(&config),
+            ledger: Arc::clone(tokens.ledger()),
         })?);
         let onchain = Arc::new(OnChain::new(
             Arc::clone(&wallet),
@@ -414,12 +433,41 @@ impl Node {
         };
         let ticket = journal.append(&[DomainEvent::Node(started)], Batch::default());
         committer.durable(ticket).await?;
+        let webhooks = Arc::new(Webhooks::open(webhooks::Parts {
+            committer: committer.clone(),
+            journal: journal.clone(),
+            writer: Arc::new(EventTexts::new(Arc::clone(&payments), Arc::clone(&channels))),
+            secrets: keys.webhook_secrets(),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            policy: WebhookPolicy::new(&config.webhook),
+            tasks: tasks.clone(),
+        })?);
+        webhooks.start();
+        let payouts = Arc::new(Payouts::open(payouts::Parts {
+            committer: committer.clone(),
+            journal: journal.clone(),
+            payments: Arc::clone(&payments),
+            lightning: Arc::clone(&lightning),
+            onchain: Arc::clone(&onchain),
+            ledger: Arc::clone(tokens.ledger()),
+            entropy: Arc::clone(&environment.entropy),
+            clock: Arc::clone(&environment.clock),
+            sync: sync.clone(),
+            network: config.network,
+            policy: PayoutPolicy::new(&config.payouts),
+            tasks: tasks.clone(),
+        })?);
+        payouts.start();
         door.open(RpcParts {
             payments: Arc::clone(&payments),
             channels: Arc::clone(&channels),
             batches: Arc::clone(&batches),
             swaps: Arc::clone(&swaps),
             towers: Arc::clone(&towers),
+            tokens: Arc::clone(&tokens),
+            webhooks: Arc::clone(&webhooks),
+            payouts: Arc::clone(&payouts),
             lightning: Arc::clone(&lightning),
             peers: Arc::clone(&peers),
             onchain: Arc::clone(&onchain),
@@ -458,7 +506,10 @@ impl Node {
             batches,
             swaps,
             towers,
+            tokens,
             payments,
+            webhooks,
+            payouts,
             sync,
             listening,
             rpc_address,
@@ -486,6 +537,7 @@ async fn serve_rpc(
     config: &Config,
     environment: &Environment,
     door: &Door,
+    tokens: &Arc<Tokens>,
     tasks: &Tasks,
 ) -> Result<String, StartError> {
     if config.rpc.listen.is_empty() {
@@ -498,9 +550,12 @@ async fn serve_rpc(
     let address = listener.local_addr().map_err(cannot_listen)?.to_string();
     let files = TlsFiles { cert: config.tls_cert_file(), key: config.tls_key_file() };
     let tls =
-        TlsIdentity::load_or_create(&files, &config.rpc.tls_extra_names, &*environment.clock)?;
+        TlsIdentity::load_or_create(&files, &config.rpc.tls_extra_names, &*environment.clock)?
+            .asking_for(config.client_ca_file().as_deref())?;
     let token = AdminToken::load_or_create(&config.token_file(), &*environment.entropy)?;
-    rpc::serve(door.clone(), listener, &tls, Authenticator::new(token), tasks).await?;
+    let authenticator = Authenticator::new(token, Arc::clone(tokens));
+    let gate = Gate::new(authenticator, CallLimits::new(&config.rpc));
+    rpc::serve(door.clone(), listener, &tls, &gate, tasks).await?;
     let connection =
         Connection { rpc: address.clone(), tls_cert: files.cert, token_file: config.token_file() };
     connection.write(&config.data_dir().join(CONNECTION_FILE))?;
@@ -510,44 +565,4 @@ async fn serve_rpc(
 /// The height that every part of the node has seen; 0 before the first look.
 fn synced_height(state: &SyncState) -> u32 {
     state.synced.map_or(0, |block| block.height)
-}
-
-/// Notes whose store this is, or refuses another's.
-fn claim_store(committer: &Committer, node: NodeId, network: Network) -> Result<(), StartError> {
-    let network = network_name(network).to_owned();
-    let ours = format!("{node} {network}");
-    let key = Table::Meta.key("owner");
-    match committer.get(&key)? {
-        None => {
-            let mut batch = Batch::default();
-            batch.put(key, ours.into_bytes());
-            let _durable_with_the_first_event = committer.enqueue(batch);
-            Ok(())
-        }
-        Some(found) if found == ours.as_bytes() => Ok(()),
-        Some(found) => {
-            let found = String::from_utf8_lossy(&found).into_owned();
-            let (found_node, found_network) = found.split_once(' ').unwrap_or((&found, "?"));
-            Err(StartError::OtherNode {
-                found_node: found_node.to_owned(),
-                found_network: found_network.to_owned(),
-                node,
-                network,
-            })
-        }
-    }
-}
-
-/// The block a new wallet starts at: the configured height, else the tip.
-async fn birthday(
-    config: &Config,
-    environment: &Environment,
-    tip: BlockRef,
-) -> Result<Option<BlockRef>, ChainError> {
-    let height = config.chain.birthday_height;
-    if height == 0 || height >= tip.height {
-        return Ok(Some(tip));
-    }
-    let hash = environment.chain.block_hash(height).await?;
-    Ok(hash.map(|hash| BlockRef { height, hash }))
 }

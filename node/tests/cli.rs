@@ -8,12 +8,14 @@ use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use node::environment::{OsEntropy, SystemClock};
-use node::rpc::auth::{AdminToken, Authenticator, TOKEN_FILE};
+use node::rpc::auth::{AdminToken, TOKEN_FILE};
 use node::rpc::connection::{CONNECTION_FILE, Connection};
 use node::rpc::status::{Reason, Refusal};
 use node::rpc::tls::{CERT_FILE, TlsFiles, TlsIdentity};
+use node::tokens::{Restriction, Role, Token, TokenId};
 use proto::v1::node_server::{Node, NodeServer};
 use proto::v1::payments_server::{Payments, PaymentsServer};
+use proto::v1::webhooks_server::{Webhooks, WebhooksServer};
 use proto::v1::*;
 use serde_json::{Value, json};
 use tokio_stream::Stream;
@@ -146,6 +148,46 @@ impl Payments for Script {
     }
 }
 
+#[tonic::async_trait]
+impl Webhooks for Script {
+    async fn create(&self, request: Request<CreateWebhookRequest>) -> Answer<WebhookSecret> {
+        let request = request.into_inner();
+        let webhook = Webhook {
+            endpoint_id: vec![5; 16],
+            url: request.url,
+            kinds: request.kinds,
+            state: WebhookState::Enabled as i32,
+            ..Webhook::default()
+        };
+        Ok(Response::new(WebhookSecret { webhook: Some(webhook), secret: "whsec_c2VjcmV0".into() }))
+    }
+
+    async fn update(&self, request: Request<UpdateWebhookRequest>) -> Answer<Webhook> {
+        let request = request.into_inner();
+        assert_eq!(request.enabled, Some(false));
+        Ok(Response::new(Webhook {
+            endpoint_id: request.endpoint_id,
+            kinds: request.filter.expect("a filter is sent").kinds,
+            state: WebhookState::Disabled as i32,
+            ..Webhook::default()
+        }))
+    }
+
+    async fn send_test(&self, _: Request<SendTestRequest>) -> Answer<TestDelivery> {
+        let error = Some("status 500".to_owned());
+        Ok(Response::new(TestDelivery { http_status: Some(500), error, took_ms: 7 }))
+    }
+
+    not_in_the_script! {
+        list: ListWebhooksRequest => ListWebhooksResponse;
+        get: GetWebhookRequest => Webhook;
+        delete: DeleteWebhookRequest => DeleteWebhookResponse;
+        rotate_secret: RotateWebhookSecretRequest => WebhookSecret;
+        list_dead_letters: ListDeadLettersRequest => ListDeadLettersResponse;
+        replay: ReplayWebhookRequest => Webhook;
+    }
+}
+
 struct Served {
     script: Script,
     directory: tempfile::TempDir,
@@ -166,12 +208,20 @@ async fn serve() -> Served {
     .write(&path.join(CONNECTION_FILE))
     .unwrap();
     let script = Script::default();
-    let guard = Authenticator::new(token);
+    let expected = format!("Bearer {}", *token.reveal());
+    let guard = move |request: Request<()>| {
+        let header = request.metadata().get("authorization");
+        match header.is_some_and(|header| header == &*expected) {
+            true => Ok(request),
+            false => Err(Refusal::new(Reason::TokenInvalid, "the token is not this node's").into()),
+        }
+    };
     let server = Server::builder()
         .tls_config(identity.server_config())
         .unwrap()
         .add_service(InterceptedService::new(NodeServer::new(script.clone()), guard.clone()))
-        .add_service(InterceptedService::new(PaymentsServer::new(script.clone()), guard));
+        .add_service(InterceptedService::new(PaymentsServer::new(script.clone()), guard.clone()))
+        .add_service(InterceptedService::new(WebhooksServer::new(script.clone()), guard));
     tokio::task::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     Served { script, directory }
 }
@@ -251,6 +301,26 @@ async fn a_payment_ends_as_the_node_says() {
 }
 
 #[tokio::test]
+async fn a_webhooks_secret_is_shown_and_a_test_that_fails_is_a_failure() {
+    let served = serve().await;
+    let made = served.tributary("webhook create https://shop.example/ --kind swap --json").await;
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let made = document(&made.stdout);
+    assert_eq!(made["secret"], "whsec_c2VjcmV0");
+    assert_eq!(made["webhook"]["kinds"], json!(["SWAP"]));
+    let id = made["webhook"]["endpoint_id"].as_str().unwrap().to_owned();
+    let plain = served.tributary("webhook create https://shop.example/").await;
+    assert!(text(&plain.stdout).contains("secret, shown this once: whsec_c2VjcmV0"));
+    let changed = served.tributary(&format!("webhook update {id} --disable --all-kinds")).await;
+    assert_eq!(changed.status.code(), Some(0), "{}", text(&changed.stderr));
+    assert!(text(&changed.stdout).contains("disabled"));
+    let tested = served.tributary(&format!("webhook test {id}")).await;
+    assert_eq!(tested.status.code(), Some(1));
+    assert!(text(&tested.stdout).contains("status 500 after 7 ms"));
+    assert!(text(&tested.stderr).contains("was not taken: status 500"));
+}
+
+#[tokio::test]
 async fn a_lost_payment_names_the_key_that_was_sent() {
     let served = serve().await;
     let lost = served.tributary("pay is-lost").await;
@@ -315,4 +385,36 @@ async fn completions_need_no_node() {
         assert_eq!(script.status.code(), Some(0));
         assert!(text(&script.stdout).contains("idempotency-key"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn a_token_is_narrowed_without_a_node_and_goes_over_the_wire() {
+    let served = serve().await;
+    let directory = served.directory.path();
+    let secret = [1; 32];
+    let baked = Token::bake(&secret, TokenId([2; 16]), Vec::new()).unwrap();
+    std::fs::write(directory.join("wide"), &*baked.reveal()).unwrap();
+    let words = "token narrow wide --role payer --budget 5sat";
+    let words = words.replace("wide", directory.join("wide").to_str().unwrap());
+    let narrow = tributary(directory, &words).await;
+    assert_eq!(narrow.status.code(), Some(0), "{}", text(&narrow.stderr));
+    let token = Token::parse(text(&narrow.stdout)).unwrap();
+    assert!(token.links(&secret).is_some(), "the chain holds");
+    assert_eq!(token.restrictions()[0], Restriction::Role(Role::Payer));
+    assert!(matches!(token.restrictions()[1], Restriction::Budget { msat: 5_000, .. }));
+    // Two of one size count apart.
+    let again = tributary(directory, &words).await;
+    assert_ne!(narrow.stdout, again.stdout);
+
+    let file = directory.join("narrow");
+    std::fs::write(&file, &narrow.stdout).unwrap();
+    let shown = tributary(directory, &format!("token inspect {} --json", file.display())).await;
+    let shown = document(&shown.stdout);
+    assert_eq!(shown["token_id"], "02".repeat(16));
+    assert_eq!(shown["restrictions"][1], json!({"kind": "budget", "value": "5 sat"}));
+    let nothing = tributary(directory, &format!("token narrow {}", file.display())).await;
+    assert_eq!(nothing.status.code(), Some(2));
+    // It is sent in the place of the administrator's; this server knows that one alone.
+    let info = tributary(directory, &format!("info --token-file {}", file.display())).await;
+    assert!(text(&info.stderr).contains("TOKEN_INVALID"), "{}", text(&info.stderr));
 }

@@ -109,7 +109,7 @@ mod tests {
             assert_ne!(keyed, read, "{}", method.name());
             mutations += usize::from(keyed);
         }
-        assert_eq!(mutations, 25);
+        assert_eq!(mutations, 40);
     }
 
     #[test]
@@ -143,6 +143,9 @@ mod tests {
             include_str!("../tributary/v1/wallet.proto"),
             include_str!("../tributary/v1/events.proto"),
             include_str!("../tributary/v1/tower.proto"),
+            include_str!("../tributary/v1/tokens.proto"),
+            include_str!("../tributary/v1/webhooks.proto"),
+            include_str!("../tributary/v1/payouts.proto"),
         ];
         let mut items = 0;
         for source in sources {

@@ -29,7 +29,10 @@ const TOO_LONG: [(&str, usize); 0] = [];
 const ROOMS: [&[&str]; 6] = [
     &["node", "production", "dev", "bin"],
     &["rpc"],
-    &["channels", "payments", "batches", "unroll", "swaps", "tower", "journal", "onchain"],
+    &[
+        "channels", "payments", "batches", "unroll", "swaps", "tower", "journal", "onchain",
+        "tokens", "webhooks", "payouts",
+    ],
     &["lightning", "wallet", "chain"],
     &["store", "keys"],
     &["runtime", "config"],

@@ -362,7 +362,7 @@ impl ChainListener for BroadcastQueue {
         Vec::new()
     }
 
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let age_max = self.shared.limits.age_max;
         let mut state = self.shared.state.lock();
         state.settle(block, height);

@@ -36,7 +36,7 @@ pub trait ChainListener: Send + Sync {
     fn positions(&self) -> Vec<BlockRef>;
 
     /// Takes the block after the last one.
-    fn block_connected(&self, block: &Block, height: u32);
+    fn block_connected(&self, block: &Arc<Block>, height: u32);
 
     /// Forgets all blocks above `fork_point`, which stays.
     fn blocks_disconnected(&self, fork_point: BlockRef);
@@ -308,7 +308,7 @@ impl Follower {
     async fn feed(
         &mut self,
         cursors: &mut [Cursor],
-        block: &Block,
+        block: &Arc<Block>,
         height: u32,
     ) -> Result<bool, FollowError> {
         let parent = block.header.prev_blockhash;

@@ -2,14 +2,16 @@
 //!
 //! LDK owns the state machine of a channel; what is ours is the record around it: who asked,
 //! with which key, funded by what, ended why. `record.rs` is that record, `service.rs` keeps it
-//! in step with LDK's events and the wallet, `renewal.rs` splices channels that grew heavy, and
-//! `batch.rs` keeps channels that a batch funds.
+//! in step with LDK's events and the wallet, `renewal.rs` splices channels that grew heavy,
+//! `batch.rs` keeps channels that a batch funds, and `spending.rs` charges tokens for what is
+//! opened.
 
 mod batch;
 mod record;
 mod renewal;
 mod request;
 mod service;
+mod spending;
 mod view;
 
 pub use record::{ChannelRecord, ChannelState, SpliceRecord};

@@ -4,6 +4,7 @@ use crate::journal::IdempotencyError;
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::lightning::{ChannelCommandError, ConnectError, ForwardingFees};
 use crate::store::StoreError;
+use crate::tokens::SpendingError;
 
 use super::record::ChannelState;
 
@@ -54,6 +55,8 @@ pub enum OpenError {
     Connect(#[from] ConnectError),
     #[error("a channel with node {peer} is being opened, {channel}; wait for it or close it")]
     InProgress { peer: NodeId, channel: ChannelRef },
+    #[error(transparent)]
+    Token(#[from] SpendingError),
     #[error("chain is not synced to its tip; wait, or check the chain endpoint")]
     ChainNotSynced,
     #[error(transparent)]

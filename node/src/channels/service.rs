@@ -23,6 +23,7 @@ use crate::journal::{
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId};
 use crate::lightning::{CloseKind, Lightning, LightningEvent, OpenChannel, PeerBook};
 use crate::store::{Batch, Committer, StoreError, Table};
+use crate::tokens::{Ledger, Purse};
 use crate::wallet::{FundingRequest, Owner, Wallet};
 
 /// A peer that has not agreed by then will not.
@@ -50,6 +51,8 @@ pub struct ChannelParts {
     pub broadcasts: BroadcastQueue,
     /// When channels are renewed.
     pub renewal: RenewalPolicy,
+    /// What callers' tokens have spent.
+    pub ledger: Arc<Ledger>,
 }
 
 /// The channels service.
@@ -136,6 +139,20 @@ impl Channels {
         request: OpenRequest,
         key: Option<&IdempotencyKey>,
     ) -> Result<ChannelView, OpenError> {
+        self.request_open_from(request, key, None).await
+    }
+
+    /// As [`Channels::request_open`], out of `purse`: see `spending.rs`.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub async fn request_open_from(
+        &self,
+        request: OpenRequest,
+        key: Option<&IdempotencyKey>,
+        purse: Option<&Purse>,
+    ) -> Result<ChannelView, OpenError> {
         let fingerprint = Fingerprint::of(&request);
         if let Some(channel) = self.recalled(key, fingerprint)? {
             return Ok(self.get_durable(channel).await?);
@@ -159,6 +176,7 @@ impl Channels {
                 return Err(OpenError::InProgress { peer: request.peer, channel: record.channel });
             }
             let mut batch = Batch::default();
+            let _until_it_is_enqueued = self.set_aside(channel, &request, purse, &mut batch)?;
             let now = self.parts.journal.now();
             self.idempotency.record(&mut batch, key, fingerprint, channel.as_ref(), now);
             let event = ChannelEvent::OpenRequested {
@@ -269,7 +287,7 @@ impl Channels {
         Err(last)
     }
 
-    fn funding_feerate(&self, asked: Option<u64>) -> FeeRate {
+    pub(super) fn funding_feerate(&self, asked: Option<u64>) -> FeeRate {
         asked
             .and_then(FeeRate::from_sat_per_vb)
             .unwrap_or_else(|| self.parts.fees.get(FeePurpose::Open))
@@ -471,6 +489,7 @@ impl Channels {
         let funded =
             self.parts.wallet.build_funding(&request).map_err(|error| error.to_string()).and_then(
                 |built| {
+                    self.affords(channel, record.push_msat, &built)?;
                     let transaction = built.transaction;
                     let vout = transaction.output.iter().position(|o| o.script_pubkey == script);
                     let vout = vout.and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
@@ -553,7 +572,9 @@ impl Channels {
         let mut value = Vec::with_capacity(512);
         ciborium::into_writer(&record, &mut value).expect("writing to memory cannot fail");
         batch.put(Table::Channel.key(channel), value);
+        let settled = self.settle_budget(channel, &event, &mut batch);
         let ticket = self.parts.journal.append(&[DomainEvent::Channel(event)], batch);
+        drop(settled);
         match records.get(&channel) {
             Some(latest) => {
                 let _before = latest.send_replace((record, ticket));

@@ -6,10 +6,12 @@
 //! written. No secret is read here: a [`SecretRef`] is resolved where it is used.
 
 mod load;
+mod payouts;
 mod secret;
 mod text;
 mod tower;
 mod validate;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -17,10 +19,12 @@ use bitcoin::Network;
 use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
+pub use payouts::PayoutConfig;
 pub use secret::{SecretError, SecretRef, SecretRefError};
 pub use text::{PeerAddress, PeerAddressError, network_from_name, network_name};
 pub use tower::TowerConfig;
 pub use validate::InvalidConfig;
+pub use webhook::WebhookConfig;
 
 /// All settings of a node. `Default` is what an empty file means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +57,10 @@ pub struct Config {
     pub tower: TowerConfig,
     /// The API.
     pub rpc: RpcConfig,
+    /// Events told over HTTP.
+    pub webhook: WebhookConfig,
+    /// Many payments from one file.
+    pub payouts: PayoutConfig,
     /// Bounds on what one payment may do.
     pub limits: LimitsConfig,
 }
@@ -73,6 +81,8 @@ impl Default for Config {
             batch: BatchConfig::default(),
             tower: TowerConfig::default(),
             rpc: RpcConfig::default(),
+            webhook: WebhookConfig::default(),
+            payouts: PayoutConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -372,6 +382,16 @@ pub struct RpcConfig {
     pub tls_extra_names: Vec<String>,
     /// The administrator's token; empty means `admin.token` in the data directory.
     pub token_file: PathBuf,
+    /// Certificate of the authority whose clients are let in, PEM; empty asks for none.
+    pub client_ca: PathBuf,
+    /// Calls a second with one baked token; 0 is without limit.
+    pub token_calls_per_second: u32,
+    /// Calls a second of one method with one baked token; 0 is without limit.
+    pub method_calls_per_second: u32,
+    /// Calls at work at once.
+    pub calls_at_work_max: usize,
+    /// Calls that wait for others.
+    pub calls_waiting_max: usize,
 }
 
 impl Default for RpcConfig {
@@ -382,6 +402,11 @@ impl Default for RpcConfig {
             tls_key: PathBuf::new(),
             tls_extra_names: Vec::new(),
             token_file: PathBuf::new(),
+            client_ca: PathBuf::new(),
+            token_calls_per_second: 1_000,
+            method_calls_per_second: 500,
+            calls_at_work_max: 256,
+            calls_waiting_max: 4_096,
         }
     }
 }
@@ -470,6 +495,12 @@ impl Config {
     /// The administrator's token file.
     pub fn token_file(&self) -> PathBuf {
         self.or_in_data_dir(&self.rpc.token_file, "admin.token")
+    }
+
+    /// The certificate of the clients' authority; `None` if clients need no certificate.
+    pub fn client_ca_file(&self) -> Option<PathBuf> {
+        let file = &self.rpc.client_ca;
+        (!file.as_os_str().is_empty()).then(|| expand(file))
     }
 
     fn or_in_data_dir(&self, path: &std::path::Path, name: &str) -> PathBuf {

@@ -37,7 +37,10 @@ impl Config {
         self.validate_lightning()?;
         self.validate_amounts()?;
         self.batch.validate()?;
+        self.validate_rpc()?;
         self.validate_tower()?;
+        self.webhook.validate()?;
+        self.payouts.validate()?;
         self.validate_addresses()
     }
 
@@ -195,6 +198,19 @@ impl Config {
         )
     }
 
+    fn validate_rpc(&self) -> Result<(), InvalidConfig> {
+        let rpc = &self.rpc;
+        let places = |places: usize| u64::try_from(places).unwrap_or(u64::MAX);
+        let load = "see the section [rpc] of configs/node.default.toml";
+        let settings = [
+            ("rpc.token_calls_per_second", rpc.token_calls_per_second.into(), 0..=1_000_000),
+            ("rpc.method_calls_per_second", rpc.method_calls_per_second.into(), 0..=1_000_000),
+            ("rpc.calls_at_work_max", places(rpc.calls_at_work_max), 1..=100_000),
+            ("rpc.calls_waiting_max", places(rpc.calls_waiting_max), 0..=1_000_000),
+        ];
+        settings.into_iter().try_for_each(|(key, value, range)| within(key, value, range, load))
+    }
+
     fn validate_amounts(&self) -> Result<(), InvalidConfig> {
         within(
             "lightning.inbound_channel_max_sat",
@@ -301,7 +317,7 @@ impl Config {
     }
 }
 
-fn within(
+pub(super) fn within(
     key: &'static str,
     value: u64,
     range: RangeInclusive<u64>,
@@ -511,6 +527,25 @@ mod tests {
             ("batch.swap_max_sat", |c| c.batch.swap_max_sat = c.batch.swap_min_sat - 1),
             ("batch.swap_patience_blocks", |c| c.batch.swap_patience_blocks = 101),
             ("rpc.listen", |c| c.rpc.listen = "localhost".into()),
+            ("rpc.token_calls_per_second", |c| c.rpc.token_calls_per_second = u32::MAX),
+            ("rpc.method_calls_per_second", |c| c.rpc.method_calls_per_second = u32::MAX),
+            ("rpc.calls_at_work_max", |c| c.rpc.calls_at_work_max = 0),
+            ("rpc.calls_waiting_max", |c| c.rpc.calls_waiting_max = usize::MAX),
+            ("webhook.endpoints_max", |c| c.webhook.endpoints_max = 1_001),
+            ("webhook.concurrency", |c| c.webhook.concurrency = 0),
+            ("webhook.waiting_max", |c| c.webhook.waiting_max = 0),
+            ("webhook.timeout_ms", |c| c.webhook.timeout_ms = 120_001),
+            ("webhook.retry_first_ms", |c| c.webhook.retry_first_ms = 0),
+            ("webhook.retry_longest_seconds", |c| c.webhook.retry_longest_seconds = 0),
+            ("webhook.give_up_seconds", |c| c.webhook.give_up_seconds = u64::MAX),
+            ("webhook.dead_letters_max", |c| c.webhook.dead_letters_max = 0),
+            ("payouts.lines_max", |c| c.payouts.lines_max = 0),
+            ("payouts.open_max", |c| c.payouts.open_max = 0),
+            ("payouts.concurrency", |c| c.payouts.concurrency = 101),
+            ("payouts.time_limit_seconds", |c| c.payouts.time_limit_seconds = 0),
+            ("payouts.retry_first_ms", |c| c.payouts.retry_first_ms = 0),
+            ("payouts.retry_longest_seconds", |c| c.payouts.retry_longest_seconds = 86_401),
+            ("webhook.rotation_grace_seconds", |c| c.webhook.rotation_grace_seconds = u64::MAX),
         ];
         for (key, break_it) in table {
             let mut config = Config::default();

@@ -11,7 +11,7 @@ mod links;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use clock::{Clock, SystemClock, UnixTime};
+pub use clock::{Clock, SystemClock, UnixTime, date};
 pub use entropy::{Entropy, OsEntropy};
 pub use links::{BoxedLink, Link, LinkError, LinkListener, Links, TcpLinks};
 

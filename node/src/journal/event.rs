@@ -1,9 +1,12 @@
 //! The domain events. Names and fields are part of the store's format: add, never rename.
 
+use std::fmt;
+
 use bitcoin::OutPoint;
 use channel_contracts::batch::{BatchId, HubPhase, RegistrationId, SwapId, UserPhase};
 use serde::{Deserialize, Serialize};
 
+use super::payout::PayoutEvent;
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
 use crate::lightning::{CloseKind, FailureReason};
 
@@ -23,6 +26,93 @@ pub enum DomainEvent {
     Swap(SwapEvent),
     /// To the node itself.
     Node(NodeEvent),
+    /// To a webhook endpoint.
+    Webhook(WebhookEvent),
+    /// To a payout.
+    Payout(PayoutEvent),
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum EventKind {
+    Payment,
+    Invoice,
+    Channel,
+    /// The wallet; there is no such event yet.
+    Wallet,
+    /// The chain; there is no such event yet.
+    Chain,
+    /// A peer; there is no such event yet.
+    Peer,
+    Node,
+    Batch,
+    Swap,
+    Webhook,
+    Payout,
+}
+
+impl DomainEvent {
+    /// What it is about.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Payment(_) => EventKind::Payment,
+            Self::Invoice(_) => EventKind::Invoice,
+            Self::Channel(_) => EventKind::Channel,
+            Self::Batch(_) => EventKind::Batch,
+            Self::Swap(_) => EventKind::Swap,
+            Self::Node(_) => EventKind::Node,
+            Self::Webhook(_) => EventKind::Webhook,
+            Self::Payout(_) => EventKind::Payout,
+        }
+    }
+}
+
+/// The name of a webhook endpoint: 16 random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EndpointId(pub [u8; 16]);
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What happens to a webhook endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookEvent {
+    /// Its name.
+    pub endpoint: EndpointId,
+    /// What happened.
+    pub what: WebhookTrouble,
+}
+
+/// Why an endpoint does not have what it is to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookTrouble {
+    /// It said that it is gone, and gets nothing more until it is enabled again.
+    Disabled,
+    /// An event was tried for as long as events are tried, and is a dead letter now. The first
+    /// since something was delivered.
+    GaveUp {
+        /// Place of that event in the log.
+        sequence: u64,
+    },
+    /// Events were gone from the log before they could be delivered.
+    Missed {
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+    },
 }
 
 /// What happens to batches.

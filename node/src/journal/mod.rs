@@ -6,6 +6,7 @@
 
 mod event;
 mod idempotency;
+mod payout;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use event::{
-    BatchEvent, ChannelEvent, DomainEvent, InvoiceEvent, NodeEvent, PaymentEvent,
-    PaymentRequestKind, SwapEvent, SwapKind, SwapState,
+    BatchEvent, ChannelEvent, DomainEvent, EndpointId, EventKind, InvoiceEvent, NodeEvent,
+    PaymentEvent, PaymentRequestKind, SwapEvent, SwapKind, SwapState, WebhookEvent, WebhookTrouble,
 };
 pub use idempotency::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
+pub use payout::{PayoutEvent, PayoutId, PayoutStep};
 
 use crate::environment::Clock;
 use crate::store::{Batch, Committer, StoreError, Table, Ticket};

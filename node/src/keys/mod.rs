@@ -6,10 +6,12 @@
 //! | Lightning seed | `m/9735'/coin'/0'`, the private key's 32 bytes | LDK's `KeysManager` |
 //! | secrets of batches | `m/9736'/coin'/0'`, HMACs under the private key | `batches/`, see `batch.rs` |
 //! | secrets of towers | `m/9738'/coin'/0'`, HMACs under the private key | `tower/`, see `tower.rs` |
+//! | secret of tokens | `m/9737'/coin'/0'`, the private key's 32 bytes | `tokens/` |
+//! | secrets of webhooks | `m/9739'/coin'/0'`, HMACs under the private key | `webhooks/`, see `webhook.rs` |
 //! | node identity | `m/0'` of the BIP 32 master made from the Lightning seed | as LDK derives it |
 //!
-//! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and API tokens are not
-//! derived from the seed and not kept here. Read `sealed.rs` for the file, `signing.rs` for the
+//! `coin'` is `0'` on mainnet and `1'` elsewhere (SLIP 44). TLS keys and the
+//! administrator's token are not derived from the seed and not kept here. Read `sealed.rs` for the file, `signing.rs` for the
 //! signatures.
 
 mod batch;
@@ -17,6 +19,7 @@ mod phrase;
 mod sealed;
 mod signing;
 mod tower;
+mod webhook;
 
 use std::fmt;
 use std::path::Path;
@@ -31,6 +34,7 @@ pub use phrase::{PhraseError, RecoveryPhrase, WordCount};
 pub use sealed::{SEALED_SEED_FILE, SealCost, SealError, UnlockError};
 pub use signing::SignError;
 pub use tower::TowerSecrets;
+pub use webhook::WebhookSecrets;
 
 use crate::environment::Entropy;
 use phrase::Seed;
@@ -39,8 +43,12 @@ use phrase::Seed;
 const LIGHTNING_PURPOSE: u32 = 9735;
 /// Purpose of the path below which the secrets of batches are derived: ours.
 const BATCH_PURPOSE: u32 = 9736;
+/// Purpose of the path of the secret that tokens begin with: ours.
+const TOKEN_PURPOSE: u32 = 9737;
 /// Purpose of the path below which the secrets of towers are derived: ours.
 const TOWER_PURPOSE: u32 = 9738;
+/// Purpose of the path below which the secrets of webhooks are derived: ours.
+const WEBHOOK_PURPOSE: u32 = 9739;
 /// Purpose of taproot single-key accounts, BIP 86.
 const BIP86_PURPOSE: u32 = 86;
 
@@ -159,6 +167,22 @@ impl Keys {
     pub fn tower_secrets(&self) -> TowerSecrets {
         let mut key = self.derive(&[TOWER_PURPOSE, self.coin(), 0]);
         let secrets = TowerSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
+        key.private_key.non_secure_erase();
+        secrets
+    }
+
+    /// What the chain of every token begins with.
+    pub fn token_secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut key = self.derive(&[TOKEN_PURPOSE, self.coin(), 0]);
+        let secret = Zeroizing::new(key.private_key.secret_bytes());
+        key.private_key.non_secure_erase();
+        secret
+    }
+
+    /// The secrets that webhooks are signed with.
+    pub fn webhook_secrets(&self) -> WebhookSecrets {
+        let mut key = self.derive(&[WEBHOOK_PURPOSE, self.coin(), 0]);
+        let secrets = WebhookSecrets::new(Zeroizing::new(key.private_key.secret_bytes()));
         key.private_key.non_secure_erase();
         secrets
     }

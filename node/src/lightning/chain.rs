@@ -96,7 +96,7 @@ impl ChainListener for MonitorListener {
         positions(&self.monitor.current_best_block())
     }
 
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let seen = self.confirmations.connect(block, height);
         self.monitor.block_connected(
             &block.header,
@@ -139,7 +139,7 @@ where
     fn positions(&self) -> Vec<BlockRef> {
         positions(&(self.tip)())
     }
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let seen = self.confirmations.connect(block, height);
         self.listener.filtered_block_connected(&block.header, &seen.transactions(block), height);
     }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize, serialize};
-use bitcoin::{Address, FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{Address, Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
 use parking_lot::Mutex;
 
 use crate::chain::broadcast::BroadcastQueue;
@@ -17,6 +17,7 @@ use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::environment::Clock;
 use crate::journal::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
 use crate::store::{Batch, Committer, StoreError, Ticket};
+use crate::tokens::{Held, Purse, SpendingError};
 use crate::wallet::{BumpError, Owner, SendAmount, SpendError, Wallet};
 
 /// Why no address is given.
@@ -36,6 +37,8 @@ pub enum SendCoinsError {
     #[error(transparent)]
     Spend(#[from] SpendError),
     #[error(transparent)]
+    Token(#[from] SpendingError),
+    #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -47,6 +50,8 @@ pub enum SendCoinsError {
 pub enum BumpFeeError {
     #[error(transparent)]
     Bump(#[from] BumpError),
+    #[error(transparent)]
+    Token(#[from] SpendingError),
     #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
     #[error(transparent)]
@@ -164,6 +169,8 @@ impl OnChain {
     /// Sends coins. Returns once the transaction is durable and on its way. A repetition under
     /// the same key sends nothing and returns the first transaction's id.
     ///
+    /// What leaves the wallet, the fee included, is taken from `purse` for good.
+    ///
     /// # Errors
     ///
     /// See [`SendCoinsError`].
@@ -171,8 +178,9 @@ impl OnChain {
         &self,
         send: &SendCoins,
         key: Option<&IdempotencyKey>,
+        purse: Option<&Purse>,
     ) -> Result<Txid, SendCoinsError> {
-        let (transaction, ticket) = self.send_now(send, key)?;
+        let (transaction, ticket) = self.send_now(send, key, purse)?;
         self.committer.durable(ticket).await?;
         Ok(self.broadcast(transaction))
     }
@@ -181,6 +189,7 @@ impl OnChain {
         &self,
         send: &SendCoins,
         key: Option<&IdempotencyKey>,
+        purse: Option<&Purse>,
     ) -> Result<(Transaction, Ticket), SendCoinsError> {
         let fingerprint = Fingerprint::of(send);
         let _one_at_a_time = self.sending.lock();
@@ -188,13 +197,56 @@ impl OnChain {
             return Ok((first, self.committer.now()));
         }
         let feerate = self.feerate(send.feerate_sat_per_vb, FeePurpose::Normal)?;
-        let mut record = |transaction: &Transaction| self.record(key, fingerprint, transaction);
-        let built =
-            self.wallet.send_beside(&send.address, send.amount, feerate, Some(&mut record))?;
+        let mut payer = Payer::new(purse, Amount::ZERO);
+        let mut record = |transaction: &Transaction, cost| {
+            let batch = self.record(key, fingerprint, transaction);
+            payer.pay(cost, batch)
+        };
+        let built = self.wallet.send_beside(&send.address, send.amount, feerate, Some(&mut record));
+        payer.agreed()?;
+        let built = built?;
         Ok((built.transaction, built.ticket))
     }
 
+    /// Pays `outputs` in one transaction, for a caller with records of its own: they are in the
+    /// batch that `beside` gives, told the transaction and its fee; `None` if that is too much.
+    /// Once the ticket is durable the transaction is given to [`OnChain::publish`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SpendError`].
+    pub(crate) fn pay_many(
+        &self,
+        outputs: &[TxOut],
+        feerate: FeeRate,
+        mut beside: impl FnMut(&Transaction, Amount) -> Option<Batch>,
+    ) -> Result<(Transaction, Ticket), SpendError> {
+        let paid = outputs.iter().map(|output| output.value).sum::<Amount>();
+        let _one_at_a_time = self.sending.lock();
+        let mut record = |transaction: &Transaction, cost: Amount| {
+            // No output is the wallet's own, so what leaves beyond them is the fee.
+            beside(transaction, cost.checked_sub(paid).unwrap_or(Amount::ZERO))
+        };
+        let built = self.wallet.pay_many_beside(outputs, feerate, &mut record)?;
+        Ok((built.transaction, built.ticket))
+    }
+
+    /// Broadcasts a transaction of [`OnChain::pay_many`].
+    pub(crate) fn publish(&self, transaction: Transaction) -> Txid {
+        self.broadcast(transaction)
+    }
+
+    /// The feerate asked for, or the estimate of the moment.
+    ///
+    /// # Errors
+    ///
+    /// [`SpendError::FeerateOutOfRange`].
+    pub(crate) fn feerate_of(&self, asked: Option<u64>) -> Result<FeeRate, SpendError> {
+        self.feerate(asked, FeePurpose::Normal)
+    }
+
     /// Replaces an unconfirmed transaction of ours by one that pays more, as [`OnChain::send`].
+    /// What it costs more than the old one is taken from `purse`.
     ///
     /// # Errors
     ///
@@ -204,8 +256,9 @@ impl OnChain {
         txid: Txid,
         feerate_sat_per_vb: Option<u64>,
         key: Option<&IdempotencyKey>,
+        purse: Option<&Purse>,
     ) -> Result<Txid, BumpFeeError> {
-        let (transaction, ticket) = self.bump_fee_now(txid, feerate_sat_per_vb, key)?;
+        let (transaction, ticket) = self.bump_fee_now(txid, feerate_sat_per_vb, key, purse)?;
         self.committer.durable(ticket).await?;
         Ok(self.broadcast(transaction))
     }
@@ -215,6 +268,7 @@ impl OnChain {
         txid: Txid,
         feerate_sat_per_vb: Option<u64>,
         key: Option<&IdempotencyKey>,
+        purse: Option<&Purse>,
     ) -> Result<(Transaction, Ticket), BumpFeeError> {
         let fingerprint = Fingerprint::of(&(txid, feerate_sat_per_vb));
         let _one_at_a_time = self.sending.lock();
@@ -223,9 +277,22 @@ impl OnChain {
         }
         let feerate =
             self.feerate(feerate_sat_per_vb, FeePurpose::Urgent).map_err(BumpError::from)?;
-        let mut record = |transaction: &Transaction| self.record(key, fingerprint, transaction);
-        let built = self.wallet.bump_fee_beside(txid, feerate, Some(&mut record))?;
+        let mut payer = Payer::new(purse, self.cost_of(txid));
+        let mut record = |transaction: &Transaction, cost| {
+            let batch = self.record(key, fingerprint, transaction);
+            payer.pay(cost, batch)
+        };
+        let built = self.wallet.bump_fee_beside(txid, feerate, Some(&mut record));
+        payer.agreed()?;
+        let built = built?;
         Ok((built.transaction, built.ticket))
+    }
+
+    /// What left the wallet by `txid`; nothing if it is not known.
+    fn cost_of(&self, txid: Txid) -> Amount {
+        let all = self.wallet.list_transactions();
+        let known = all.into_iter().find(|info| info.txid == txid);
+        known.and_then(|info| info.sent.checked_sub(info.received)).unwrap_or(Amount::ZERO)
     }
 
     /// The transaction that an earlier call under `key` made.
@@ -264,6 +331,46 @@ impl OnChain {
         // What a repetition finds may be long confirmed: the queue lets go of it.
         self.broadcasts.push(vec![transaction]);
         txid
+    }
+}
+
+/// Pays for a transaction out of a token's budget, if there is a token with bounds.
+struct Payer<'a> {
+    purse: Option<&'a Purse>,
+    /// Paid before, for the transaction that this one replaces.
+    paid: Amount,
+    declined: Option<SpendingError>,
+    /// Until the wallet has enqueued the batch.
+    _held: Option<Held<'a>>,
+}
+
+impl<'a> Payer<'a> {
+    fn new(purse: Option<&'a Purse>, paid: Amount) -> Self {
+        Self { purse, paid, declined: None, _held: None }
+    }
+
+    /// Adds to `batch` what `cost` does to the budget; `None` if that is too little.
+    fn pay(&mut self, cost: Amount, mut batch: Batch) -> Option<Batch> {
+        let Some(purse) = self.purse else {
+            return Some(batch);
+        };
+        let more = cost.checked_sub(self.paid).unwrap_or(Amount::ZERO);
+        // An address is no node, and a token for certain nodes pays no address.
+        match purse.spend(None, more.to_sat().saturating_mul(1_000), &mut batch) {
+            Ok(held) => {
+                self._held = Some(held);
+                Some(batch)
+            }
+            Err(declined) => {
+                self.declined = Some(declined);
+                None
+            }
+        }
+    }
+
+    /// Why the token did not pay, if it did not.
+    fn agreed(self) -> Result<(), SpendingError> {
+        self.declined.map_or(Ok(()), Err)
     }
 }
 

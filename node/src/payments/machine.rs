@@ -91,6 +91,18 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// Whom a payment pays, where known, and the most it may cost, msat.
+    pub(super) fn spends(&self) -> (Option<NodeId>, u64) {
+        match self {
+            Self::Pay { payee, amount_msat, max_fee_msat, .. } => {
+                (*payee, amount_msat.saturating_add(*max_fee_msat))
+            }
+            _ => (None, 0),
+        }
+    }
+}
+
 /// What to do once the events are recorded. Doing one twice changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {

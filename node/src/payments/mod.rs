@@ -5,6 +5,7 @@
 //! durable records say which.
 
 mod admission;
+mod beside;
 mod invoices;
 mod machine;
 mod query;

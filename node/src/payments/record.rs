@@ -123,6 +123,17 @@ impl PaymentRecord {
         }
     }
 
+    /// What an outbound payment cost in the end, msat; `None` while that is open.
+    pub(super) fn outbound_cost_msat(&self) -> Option<u64> {
+        match (self.direction, self.state) {
+            (Direction::Outbound, PaymentState::Succeeded) => {
+                Some(self.amount_msat.saturating_add(self.fee_msat))
+            }
+            (Direction::Outbound, PaymentState::Failed) => Some(0),
+            _ => None,
+        }
+    }
+
     /// The record after `event`, given the record before. Cannot fail: the event happened.
     ///
     /// Returns `None` for an event that is about no single payment.

@@ -7,6 +7,7 @@ use crate::journal::IdempotencyError;
 use crate::lightning::DecodeError;
 use crate::lightning::types::{ChannelRef, NodeId, PaymentHash, PaymentId};
 use crate::store::StoreError;
+use crate::tokens::SpendingError;
 
 /// What to pay, as a caller says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub enum PayError {
     PaysItself,
     #[error("payment hash {hash} was paid before, as payment {id}; an invoice is paid once")]
     AlreadyPaid { hash: PaymentHash, id: PaymentId },
+    #[error(transparent)]
+    Token(#[from] SpendingError),
     #[error(transparent)]
     Idempotency(#[from] IdempotencyError),
     #[error(transparent)]

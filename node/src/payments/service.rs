@@ -24,6 +24,7 @@ use crate::lightning::{
     SendLimits,
 };
 use crate::store::{Batch, Committer, StoreError, Table};
+use crate::tokens::{Ledger, Purse, Subject};
 
 /// Blocks before its deadline at which a held payment is given back rather than lost on chain.
 pub(super) const HOLD_MARGIN: u32 = 12;
@@ -40,7 +41,8 @@ pub struct Payments {
     pub(super) idempotency: Idempotency,
     pub(super) defaults: PaymentDefaults,
     pub(super) network: bitcoin::Network,
-    open: Mutex<HashMap<PaymentId, watch::Sender<Latest>>>,
+    ledger: Arc<Ledger>,
+    pub(super) open: Mutex<HashMap<PaymentId, watch::Sender<Latest>>>,
     /// Held while an invoice is made: of concurrent duplicates one is first.
     pub(super) making: Mutex<()>,
     pub(super) retries: Retries,
@@ -62,6 +64,7 @@ impl Payments {
         entropy: Arc<dyn Entropy>,
         defaults: PaymentDefaults,
         network: bitcoin::Network,
+        ledger: Arc<Ledger>,
     ) -> Result<Self, StoreError> {
         let mut open = HashMap::new();
         let (from, to) = Table::PaymentOpen.range();
@@ -85,6 +88,7 @@ impl Payments {
             idempotency,
             defaults,
             network,
+            ledger,
             open: Mutex::new(open),
             making: Mutex::new(()),
             retries: Retries::default(),
@@ -127,6 +131,17 @@ impl Payments {
         request: &PayRequest,
         key: Option<&IdempotencyKey>,
     ) -> Result<PaymentWatch, PayError> {
+        self.pay_from(request, key, None)
+    }
+
+    /// Starts a payment as its callers in `beside.rs` want it.
+    pub(super) fn begin(
+        &self,
+        request: &PayRequest,
+        key: Option<&IdempotencyKey>,
+        purse: Option<&Purse>,
+        beside: impl FnOnce(PaymentId, &mut Batch),
+    ) -> Result<PaymentWatch, PayError> {
         let fingerprint = Fingerprint::of(request);
         let now = self.journal.now();
         // A repetition is answered even if the same request would be refused by now.
@@ -147,9 +162,16 @@ impl Payments {
             {
                 return Err(PayError::AlreadyPaid { hash: *hash, id: before });
             }
-            let decision = decide(id, None, input).expect("a new id has no payment yet");
             let mut batch = Batch::default();
+            let _until_it_is_enqueued = purse
+                .map(|purse| {
+                    let (payee, most_msat) = input.spends();
+                    purse.reserve(Subject::Payment(id), payee, most_msat, &mut batch)
+                })
+                .transpose()?;
+            let decision = decide(id, None, input).expect("a new id has no payment yet");
             self.idempotency.record(&mut batch, key, fingerprint, id.as_ref(), now);
+            beside(id, &mut batch);
             self.record(&mut open, id, &decision.events, batch);
             decision.effects
         };
@@ -183,7 +205,7 @@ impl Payments {
     }
 
     /// The payment that pays or paid `hash`, unless it failed.
-    fn paid_before(
+    pub(super) fn paid_before(
         &self,
         open: &HashMap<PaymentId, watch::Sender<Latest>>,
         hash: PaymentHash,
@@ -265,7 +287,7 @@ impl Payments {
         })
     }
 
-    pub(super) fn default_fee_msat(&self, amount_msat: u64) -> u64 {
+    pub(crate) fn default_fee_msat(&self, amount_msat: u64) -> u64 {
         self.defaults
             .max_fee_base_msat
             .saturating_add(amount_msat.saturating_mul(self.defaults.max_fee_ppm) / 1_000_000)
@@ -442,8 +464,12 @@ impl Payments {
         write_record(&mut batch, &record, is_new);
         let events: Vec<DomainEvent> =
             events.iter().map(|event| DomainEvent::Payment(event.clone())).collect();
-        let ticket = self.journal.append(&events, batch);
         let is_final = record.state.is_final();
+        let settled = record
+            .outbound_cost_msat()
+            .map(|cost_msat| self.ledger.settle(Subject::Payment(id), Some(cost_msat), &mut batch));
+        let ticket = self.journal.append(&events, batch);
+        drop(settled);
         match open.get(&id) {
             Some(latest) => {
                 let _before = latest.send_replace((record, ticket));

@@ -1,24 +1,29 @@
-//! Who may call: one bearer token with full rights, kept in a file of the node's owner.
+//! Who calls: the node's owner, or the holder of a token that was baked.
 //!
-//! The token is 32 random bytes, written as hex to `admin.token`. A client that can read
-//! the file may do everything. Narrower tokens (methods, budget, expiry) join at
-//! [`Caller`]: handlers ask it for rights, not the header.
+//! The owner's token is 32 random bytes, written as hex to `admin.token`. A client that can read
+//! the file may do everything. Tokens with limits are those of `crate::tokens`. Handlers ask
+//! [`Caller`], never the header; whether a method may be called at all, `gate` has asked before.
 
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
+use tonic::Request;
 use tonic::metadata::MetadataMap;
-use tonic::service::Interceptor;
-use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
 use super::files::{Readable, bits_of_others, write_whole};
 use super::status::{Reason, Refusal};
 use crate::environment::Entropy;
+use crate::tokens::{Holder, PREFIX, Purse, Token, Tokens};
+
+/// How often a stream looks whether its token has expired.
+const EXPIRY_LOOK: Duration = Duration::from_millis(500);
 
 /// Name of the token's file in the data directory.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -101,6 +106,21 @@ impl AdminToken {
         Zeroizing::new(hex::encode(*self.0))
     }
 
+    /// Reads the text of a token from `path`, the owner's or one with limits, as a client does.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the file cannot be read or holds neither.
+    pub fn read_any(path: &Path) -> Result<Zeroizing<String>, TokenError> {
+        let text = fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .map_err(|source| TokenError::Io { path: path.to_owned(), source })?;
+        match Token::parse(text.trim()) {
+            Ok(token) => Ok(token.reveal()),
+            Err(_) => Ok(Self::load(path)?.reveal()),
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut bytes = Zeroizing::new([0; TOKEN_LEN]);
         hex::decode_to_slice(text, &mut *bytes).ok()?;
@@ -120,51 +140,109 @@ impl fmt::Debug for AdminToken {
 }
 
 /// Who made a call; an extension of every request that was let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Caller {
     /// The holder of the admin token: every method, no limit.
     Admin,
+    /// The holder of a baked token, or of one narrowed from it.
+    Token(Arc<Holder>),
 }
 
-/// Lets in the calls that carry the token. Wraps each service of the server.
-#[derive(Debug, Clone)]
-pub struct Authenticator {
-    token: Arc<AdminToken>,
-}
-
-impl Authenticator {
-    /// Makes the guard of a server whose token is `token`.
-    pub fn new(token: AdminToken) -> Self {
-        Self { token: Arc::new(token) }
-    }
-
-    /// Returns who calls with `metadata`.
+impl Caller {
+    /// Who made `request`.
     ///
     /// # Errors
     ///
-    /// [`Reason::TokenMissing`], or [`Reason::TokenInvalid`].
-    pub fn check(&self, metadata: &MetadataMap) -> Result<Caller, Refusal> {
-        let header = metadata
-            .get("authorization")
-            .ok_or_else(|| Refusal::new(Reason::TokenMissing, "the call carries no token"))?;
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(|text| text.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .and_then(|(_, text)| AdminToken::parse(text.trim()));
-        match token {
-            Some(token) if self.token.matches(&token) => Ok(Caller::Admin),
-            _ => Err(Refusal::new(Reason::TokenInvalid, "the token is not this node's")),
+    /// [`Reason::Internal`] if it did not come through the gate: nobody is let in by mistake.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+        let caller = request.extensions().get::<Self>().cloned();
+        caller.ok_or_else(|| Refusal::new(Reason::Internal, "the call did not come by the gate"))
+    }
+
+    /// What bounds its spending, if anything does.
+    pub(super) fn purse(&self) -> Option<Purse> {
+        match self {
+            Self::Admin => None,
+            Self::Token(holder) => holder.purse().cloned(),
+        }
+    }
+
+    /// Whether nothing at all bounds it.
+    pub(super) fn is_unrestricted(&self) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Token(holder) => holder.is_unrestricted(),
         }
     }
 }
 
-impl Interceptor for Authenticator {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let caller = self.check(request.metadata())?;
-        request.extensions_mut().insert(caller);
-        Ok(request)
+/// Knows callers by their tokens.
+#[derive(Clone)]
+pub struct Authenticator {
+    admin: Arc<AdminToken>,
+    tokens: Arc<Tokens>,
+}
+
+impl Authenticator {
+    /// Knows the holder of `admin`, and of what `tokens` has baked.
+    pub fn new(admin: AdminToken, tokens: Arc<Tokens>) -> Self {
+        Self { admin: Arc::new(admin), tokens }
+    }
+
+    /// Returns who calls with `metadata` from `source_ip`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::TokenMissing`], [`Reason::TokenInvalid`], or what a [`TokenRefusal`] says.
+    ///
+    /// [`TokenRefusal`]: crate::tokens::TokenRefusal
+    pub fn check(
+        &self,
+        metadata: &MetadataMap,
+        source_ip: Option<IpAddr>,
+    ) -> Result<Caller, Refusal> {
+        let header = metadata
+            .get("authorization")
+            .ok_or_else(|| Refusal::new(Reason::TokenMissing, "the call carries no token"))?;
+        let text = header
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, text)| text.trim())
+            .unwrap_or_default();
+        if text.starts_with(PREFIX) {
+            let holder = self.tokens.check(text, source_ip)?;
+            return Ok(Caller::Token(Arc::new(holder)));
+        }
+        match AdminToken::parse(text) {
+            Some(token) if self.admin.matches(&token) => Ok(Caller::Admin),
+            _ => Err(Refusal::new(Reason::TokenInvalid, "the token is not this node's")),
+        }
+    }
+
+    /// Resolves when the token of `caller` is not good any more.
+    pub(super) async fn over(&self, caller: &Caller) -> Refusal {
+        let Caller::Token(holder) = caller else {
+            return std::future::pending().await;
+        };
+        let mut revocations = self.tokens.revocations();
+        let mut look = tokio::time::interval(EXPIRY_LOOK);
+        let expires = holder.expires().is_some();
+        loop {
+            if let Some(over) = self.tokens.is_over(holder) {
+                return over.into();
+            }
+            tokio::select! {
+                biased;
+                changed = revocations.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                _ = look.tick(), if expires => {}
+            }
+        }
     }
 }
 
@@ -175,37 +253,23 @@ mod tests {
     use super::*;
     use crate::environment::OsEntropy;
 
-    fn called_with(header: Option<&str>, guard: &Authenticator) -> Result<Caller, Reason> {
-        let mut request = Request::new(());
+    fn called_with(header: Option<&str>, guard: &Authenticator) -> Result<(), Reason> {
+        let mut metadata = MetadataMap::new();
         if let Some(header) = header {
-            let value = header.parse().unwrap();
-            request.metadata_mut().insert("authorization", value);
+            metadata.insert("authorization", header.parse().unwrap());
         }
-        match guard.clone().call(request) {
-            Ok(request) => Ok(*request.extensions().get::<Caller>().unwrap()),
-            Err(_) => Err(guard
-                .check(&{
-                    let mut map = MetadataMap::new();
-                    if let Some(header) = header {
-                        map.insert("authorization", header.parse().unwrap());
-                    }
-                    map
-                })
-                .unwrap_err()
-                .reason()),
-        }
+        let caller = guard.check(&metadata, None).map_err(|refusal| refusal.reason())?;
+        assert!(matches!(caller, Caller::Admin));
+        Ok(())
     }
 
     #[test]
     fn only_the_whole_token_is_let_in() {
         let token = AdminToken(Zeroizing::new([0xa5; TOKEN_LEN]));
         let text = token.reveal();
-        let guard = Authenticator::new(token);
-        assert_eq!(called_with(Some(&format!("Bearer {}", *text)), &guard), Ok(Caller::Admin));
-        assert_eq!(
-            called_with(Some(&format!("bearer  {}", text.to_uppercase())), &guard),
-            Ok(Caller::Admin)
-        );
+        let guard = Authenticator::new(token, crate::rpc::testing::tokens());
+        assert_eq!(called_with(Some(&format!("Bearer {}", *text)), &guard), Ok(()));
+        assert_eq!(called_with(Some(&format!("bearer  {}", text.to_uppercase())), &guard), Ok(()));
         assert_eq!(called_with(None, &guard), Err(Reason::TokenMissing));
         for wrong in [
             String::new(),

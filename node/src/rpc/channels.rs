@@ -13,8 +13,10 @@ use futures::stream;
 use proto::v1;
 use tonic::{Request, Response, Status};
 
+use super::auth::Caller;
 use super::channel_view::{channel, state};
 use super::convert::{channel_ref, idempotency_key, known, node_id, within};
+use super::gate::unbounded;
 use super::mutation::{once, to_the_end};
 use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
@@ -48,10 +50,14 @@ impl v1::channels_server::Channels for ChannelsService {
         &self,
         request: Request<v1::OpenChannelRequest>,
     ) -> Result<Response<v1::Channel>, Status> {
+        let purse = Caller::of(&request)?.purse();
         let parts = self.door.parts()?;
         let request = request.into_inner();
         let key = idempotency_key("OpenChannel", &request.idempotency_key)?;
         if request.funding() == v1::FundingKind::Batch {
+            if purse.is_some() {
+                return Err(unbounded("tributary.v1.Channels/Open with funding BATCH").into());
+            }
             return open_in_batch(parts, request, key).await;
         }
         let open = open_request(request)?;
@@ -61,7 +67,7 @@ impl v1::channels_server::Channels for ChannelsService {
                 return Ok(first);
             }
             shared.require_synced()?;
-            Ok(shared.channels.request_open(open, Some(&key)).await?)
+            Ok(shared.channels.request_open_from(open, Some(&key), purse.as_ref()).await?)
         })
         .await?;
         Ok(Response::new(channel(&parts.lightning, &view)))

@@ -11,48 +11,83 @@ use proto::v1::event::Kind;
 use super::channel_view::closing_cause;
 use super::convert::outpoint;
 use super::payment_view::{direction, failure_of, given_back, kind};
-use super::server::RpcParts;
-use super::status::Refusal;
-use super::{batch_view, swaps};
-use crate::channels::ChannelRecord;
+use super::{batch_view, payout_view, swaps};
+use crate::channels::{ChannelRecord, Channels};
 use crate::journal::{
-    BatchEvent, ChannelEvent, DomainEvent, Entry, InvoiceEvent, NodeEvent, PaymentEvent, SwapEvent,
+    BatchEvent, ChannelEvent, DomainEvent, Entry, EventKind, InvoiceEvent, NodeEvent, PaymentEvent,
+    SwapEvent, WebhookEvent, WebhookTrouble,
 };
 use crate::lightning::CloseKind;
 use crate::lightning::types::{ChannelRef, PaymentHash, PaymentId};
-use crate::payments::PaymentRecord;
+use crate::payments::{PaymentRecord, Payments};
+use crate::store::StoreError;
 
 /// Whether `entry` is of one of `kinds`; empty is any.
 pub(super) fn is_kind(entry: &Entry, kinds: &[v1::EventKind]) -> bool {
-    let kind = match &entry.event {
-        DomainEvent::Payment(_) => v1::EventKind::Payment,
-        DomainEvent::Invoice(_) => v1::EventKind::Invoice,
-        DomainEvent::Channel(_) => v1::EventKind::Channel,
-        DomainEvent::Batch(_) => v1::EventKind::Batch,
-        DomainEvent::Swap(_) => v1::EventKind::Swap,
-        DomainEvent::Node(_) => v1::EventKind::Node,
-    };
-    kinds.is_empty() || kinds.contains(&kind)
+    kinds.is_empty() || kinds.contains(&written_kind(entry.event.kind()))
+}
+
+/// Writes what an event is about.
+pub(super) fn written_kind(kind: EventKind) -> v1::EventKind {
+    match kind {
+        EventKind::Payment => v1::EventKind::Payment,
+        EventKind::Invoice => v1::EventKind::Invoice,
+        EventKind::Channel => v1::EventKind::Channel,
+        EventKind::Wallet => v1::EventKind::Wallet,
+        EventKind::Chain => v1::EventKind::Chain,
+        EventKind::Peer => v1::EventKind::Peer,
+        EventKind::Node => v1::EventKind::Node,
+        EventKind::Batch => v1::EventKind::Batch,
+        EventKind::Swap => v1::EventKind::Swap,
+        EventKind::Webhook => v1::EventKind::Webhook,
+        EventKind::Payout => v1::EventKind::Payout,
+    }
+}
+
+/// Reads what an event is about; `None` for what is about nothing.
+pub(super) fn read_kind(kind: v1::EventKind) -> Option<EventKind> {
+    Some(match kind {
+        v1::EventKind::Unspecified => return None,
+        v1::EventKind::Payment => EventKind::Payment,
+        v1::EventKind::Invoice => EventKind::Invoice,
+        v1::EventKind::Channel => EventKind::Channel,
+        v1::EventKind::Wallet => EventKind::Wallet,
+        v1::EventKind::Chain => EventKind::Chain,
+        v1::EventKind::Peer => EventKind::Peer,
+        v1::EventKind::Node => EventKind::Node,
+        v1::EventKind::Batch => EventKind::Batch,
+        v1::EventKind::Swap => EventKind::Swap,
+        v1::EventKind::Webhook => EventKind::Webhook,
+        v1::EventKind::Payout => EventKind::Payout,
+    })
+}
+
+/// Where what never changes is read.
+pub(super) struct Records<'a> {
+    pub payments: &'a Payments,
+    pub channels: &'a Channels,
 }
 
 /// Writes an event.
-pub(super) fn event(parts: &RpcParts, entry: &Entry) -> Result<v1::Event, Refusal> {
+pub(super) fn event(records: &Records<'_>, entry: &Entry) -> Result<v1::Event, StoreError> {
     let kind = match &entry.event {
         DomainEvent::Payment(event) => match payment_of(event) {
             Some(id) => {
-                let record = parts.payments.recorded(id)?;
+                let record = records.payments.recorded(id)?;
                 payment(event, record.as_ref()).map(Kind::Payment)
             }
             None => None,
         },
         DomainEvent::Invoice(event) => invoice(event).map(Kind::Invoice),
         DomainEvent::Channel(event) => channel_of(event)
-            .and_then(|channel| parts.channels.recorded(channel))
+            .and_then(|channel| records.channels.recorded(channel))
             .and_then(|record| channel(event, &record))
             .map(Kind::Channel),
         DomainEvent::Batch(event) => Some(Kind::Batch(batch(event))),
         DomainEvent::Swap(event) => Some(Kind::Swap(swap(event))),
         DomainEvent::Node(event) => Some(Kind::Node(node(event))),
+        DomainEvent::Webhook(event) => Some(Kind::Webhook(webhook(event))),
+        DomainEvent::Payout(event) => Some(Kind::Payout(payout_view::event(event))),
     };
     Ok(v1::Event { sequence: entry.sequence, unix_ms: entry.at_ms, kind })
 }
@@ -266,6 +301,17 @@ fn node(event: &NodeEvent) -> v1::NodeEvent {
     v1::NodeEvent { kind: kind.into(), detail }
 }
 
+fn webhook(event: &WebhookEvent) -> v1::WebhookEvent {
+    use v1::WebhookEventKind as K;
+    let (kind, first_sequence, last_sequence) = match &event.what {
+        WebhookTrouble::Disabled => (K::Disabled, None, None),
+        WebhookTrouble::GaveUp { sequence } => (K::GaveUp, Some(*sequence), None),
+        WebhookTrouble::Missed { first, last } => (K::Missed, Some(*first), Some(*last)),
+    };
+    let endpoint_id = event.endpoint.0.to_vec();
+    v1::WebhookEvent { endpoint_id, kind: kind.into(), first_sequence, last_sequence }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -356,6 +402,9 @@ mod tests {
         assert!(!is_kind(&stopping, &[v1::EventKind::Payment]));
         let paid = entry(DomainEvent::Payment(initiated()));
         assert!(is_kind(&paid, &[v1::EventKind::Payment]));
+        for kind in (1..).map_while(|number| v1::EventKind::try_from(number).ok()) {
+            assert_eq!(read_kind(kind).map(written_kind), Some(kind));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::convert::known;
-use super::event_view::{event, is_kind};
+use super::event_view::{Records, event, is_kind};
 use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
@@ -103,6 +103,10 @@ fn not_ahead(after: u64, newest: u64) -> Result<(), Refusal> {
         .with("newest_sequence", newest))
 }
 
+fn records(parts: &RpcParts) -> Records<'_> {
+    Records { payments: &parts.payments, channels: &parts.channels }
+}
+
 /// A page of events after a sequence, and after which the next page begins.
 fn list(
     parts: &RpcParts,
@@ -119,7 +123,7 @@ fn list(
         for entry in entries {
             after = entry.sequence;
             if is_kind(&entry, kinds) {
-                events.push(event(parts, &entry)?);
+                events.push(event(&records(parts), &entry)?);
                 if events.len() == size {
                     let more = parts.journal.last_durable() > after;
                     return Ok((events, more.then_some(after)));
@@ -153,7 +157,7 @@ impl Tail {
             for entry in self.parts.journal.read(self.after, STEP)? {
                 self.after = entry.sequence;
                 if is_kind(&entry, &self.kinds) {
-                    self.ready.push_back(event(&self.parts, &entry)?);
+                    self.ready.push_back(event(&records(&self.parts), &entry)?);
                 }
             }
             // A filter that takes nothing must not keep the worker.

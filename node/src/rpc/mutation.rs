@@ -62,6 +62,31 @@ pub(super) async fn once<T: Send + 'static>(
     .await
 }
 
+/// As [`once`], for work that cannot be looked at afterwards: its answer is recorded with the key.
+pub(super) async fn once_answered<T: prost::Message + Default + 'static>(
+    parts: &Arc<RpcParts>,
+    key: IdempotencyKey,
+    body: &impl Debug,
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let fingerprint = Fingerprint::of(body);
+    let idempotency = parts.idempotency();
+    if let Some(answer) = idempotency.recall(Some(&key), fingerprint, parts.clock.now())? {
+        return T::decode(&answer[..]).map_err(|error| Refusal::new(Reason::Internal, error));
+    }
+    let shared = Arc::clone(parts);
+    to_the_end(&parts.tasks, async move {
+        let answer = work.await?;
+        let mut batch = Batch::default();
+        let recorded = answer.encode_to_vec();
+        idempotency.record(&mut batch, Some(&key), fingerprint, &recorded, shared.clock.now());
+        let ticket = shared.committer.enqueue(batch);
+        shared.committer.durable(ticket).await?;
+        Ok(answer)
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

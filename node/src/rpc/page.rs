@@ -43,6 +43,11 @@ pub(super) enum List {
     Memberships = 8,
     HostedBatches = 9,
     Swaps = 10,
+    Tokens = 11,
+    Webhooks = 12,
+    DeadLetters = 13,
+    Payouts = 14,
+    PayoutLines = 15,
 }
 
 /// Reads a page size.

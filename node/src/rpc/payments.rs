@@ -9,6 +9,7 @@ use futures::stream;
 use proto::v1;
 use tonic::{Request, Response, Status};
 
+use super::auth::Caller;
 use super::convert::{idempotency_key, payment_hash, payment_id, preimage};
 use super::mutation::{once, to_the_end};
 use super::page::{self, Answers, List};
@@ -34,7 +35,12 @@ impl PaymentsService {
     /// Starts a payment, or finds the one that an earlier call under the same key started.
     ///
     /// Starting is one synchronous step: a caller who hangs up comes before it or after it.
-    fn start(&self, request: v1::PayRequest) -> Result<(Arc<RpcParts>, PaymentWatch), Refusal> {
+    fn start(
+        &self,
+        request: Request<v1::PayRequest>,
+    ) -> Result<(Arc<RpcParts>, PaymentWatch), Refusal> {
+        let purse = Caller::of(&request)?.purse();
+        let request = request.into_inner();
         let parts = self.door.parts()?;
         let key = idempotency_key("Pay", &request.idempotency_key)
             .map_err(|refusal| refusal.money_may_have_moved(false))?;
@@ -44,7 +50,7 @@ impl PaymentsService {
             return Ok((parts, first));
         }
         parts.require_synced()?;
-        let watch = parts.payments.pay(&request, Some(&key))?;
+        let watch = parts.payments.pay_from(&request, Some(&key), purse.as_ref())?;
         Ok((parts, watch))
     }
 }
@@ -90,8 +96,7 @@ impl v1::payments_server::Payments for PaymentsService {
     }
 
     async fn pay(&self, request: Request<v1::PayRequest>) -> Result<Response<v1::Payment>, Status> {
-        let request = request.into_inner();
-        let wait = request.wait() == v1::PayWait::Wait;
+        let wait = request.get_ref().wait() == v1::PayWait::Wait;
         let (parts, mut watch) = self.start(request)?;
         let record = if wait {
             tokio::select! {
@@ -113,7 +118,7 @@ impl v1::payments_server::Payments for PaymentsService {
         &self,
         request: Request<v1::PayRequest>,
     ) -> Result<Response<Self::PayStreamStream>, Status> {
-        let (parts, watch) = self.start(request.into_inner())?;
+        let (parts, watch) = self.start(request)?;
         Ok(Response::new(states(parts, watch)))
     }
 

@@ -15,6 +15,7 @@ use crate::onchain::{AddressError, BumpFeeError, SendCoinsError};
 use crate::payments::{CreateInvoiceError, HoldError, PayError, Rejection};
 use crate::store::StoreError;
 use crate::swaps::SwapError;
+use crate::tokens::{BakeError, RevokeError, SpendingError, TokenRefusal};
 use crate::wallet::{BumpError, SpendError};
 
 /// Refuses a mutation whose outcome the store's failure hides until the next start.
@@ -104,6 +105,7 @@ impl From<PayError> for Refusal {
                 .with("payment_id", id)
                 // The other payment is or was under way.
                 .money_may_have_moved(true),
+            PayError::Token(error) => Self::from(error),
             PayError::Idempotency(IdempotencyError::Store(store)) | PayError::Store(store) => {
                 unknown_outcome(store)
             }
@@ -348,6 +350,7 @@ impl From<OpenError> for Refusal {
             OpenError::InProgress { peer, channel } => {
                 refuse(Reason::ChannelOpening).with("node_id", peer).with("record_id", channel)
             }
+            OpenError::Token(error) => Self::from(error),
             OpenError::ChainNotSynced => refuse(Reason::ChainNotSynced),
             OpenError::Refused(error) => Self::from(error).money_may_have_moved(false),
             OpenError::Idempotency(error) => Self::from(error).money_may_have_moved(true),
@@ -389,6 +392,7 @@ impl From<SendCoinsError> for Refusal {
     fn from(error: SendCoinsError) -> Self {
         match &error {
             SendCoinsError::Spend(error) => spend(error),
+            SendCoinsError::Token(error) => Self::from(error),
             SendCoinsError::Idempotency(error) => Self::from(error).money_may_have_moved(true),
             SendCoinsError::Store(error) => unknown_outcome(error),
         }
@@ -399,8 +403,70 @@ impl From<BumpFeeError> for Refusal {
     fn from(error: BumpFeeError) -> Self {
         match &error {
             BumpFeeError::Bump(error) => bump(error),
+            BumpFeeError::Token(error) => Self::from(error),
             BumpFeeError::Idempotency(error) => Self::from(error).money_may_have_moved(true),
             BumpFeeError::Store(error) => unknown_outcome(error),
+        }
+    }
+}
+
+impl From<&SpendingError> for Refusal {
+    fn from(error: &SpendingError) -> Self {
+        let refuse = |reason| Self::new(reason, error).money_may_have_moved(false);
+        match error {
+            SpendingError::PerCall { most_msat, limit_msat } => refuse(Reason::CallLimitExceeded)
+                .with("most_msat", most_msat)
+                .with("limit_msat", limit_msat),
+            SpendingError::Budget { most_msat, left_msat, budget_msat } => {
+                refuse(Reason::BudgetExhausted)
+                    .with("most_msat", most_msat)
+                    .with("budget_left_msat", left_msat)
+                    .with("budget_msat", budget_msat)
+            }
+            SpendingError::Payee { payee: Some(payee) } => {
+                refuse(Reason::PayeeDenied).with("node_id", payee)
+            }
+            SpendingError::Payee { payee: None } => refuse(Reason::PayeeDenied),
+        }
+    }
+}
+
+impl From<TokenRefusal> for Refusal {
+    fn from(error: TokenRefusal) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            TokenRefusal::Unreadable(_) | TokenRefusal::NotOurs => refuse(Reason::TokenInvalid),
+            TokenRefusal::Revoked(id) => refuse(Reason::TokenRevoked).with("token_id", id),
+            TokenRefusal::Expired { id, seconds } => {
+                refuse(Reason::TokenExpired).with("token_id", id).with("expired_seconds", seconds)
+            }
+            TokenRefusal::Source { id, source_ip } => {
+                let refusal = refuse(Reason::SourceDenied).with("token_id", id);
+                source_ip.iter().fold(refusal, |refusal, ip| refusal.with("source", ip))
+            }
+        }
+    }
+}
+
+impl From<BakeError> for Refusal {
+    fn from(error: BakeError) -> Self {
+        let refusal = match &error {
+            BakeError::Token(error) => Self::field("restrictions", error),
+            BakeError::Idempotency(error) => Self::from(error),
+            BakeError::Store(error) => unknown_outcome(error),
+        };
+        // Baking moves nothing.
+        refusal.money_may_have_moved(false)
+    }
+}
+
+impl From<RevokeError> for Refusal {
+    fn from(error: RevokeError) -> Self {
+        let refuse = |reason| Self::new(reason, &error).money_may_have_moved(false);
+        match &error {
+            RevokeError::Unknown(id) => refuse(Reason::TokenUnknown).with("token_id", id),
+            RevokeError::NotOurs => refuse(Reason::TokenUnknown),
+            RevokeError::Store(error) => unknown_outcome(error).money_may_have_moved(false),
         }
     }
 }
@@ -419,6 +485,9 @@ fn spend(error: &SpendError) -> Refusal {
             refuse(Reason::WrongNetwork).with("address", address).with("network", expected)
         }
         SpendError::NoOutputs | SpendError::Internal(_) => refuse(Reason::Internal),
+        SpendError::Declined { cost } => {
+            refuse(Reason::BudgetExhausted).with("cost_sat", cost.to_sat())
+        }
         SpendError::Dust { amount, minimum } => refuse(Reason::AmountDust)
             .with("amount_sat", amount.to_sat())
             .with("least_sat", minimum.to_sat()),

@@ -15,17 +15,19 @@ use proto::v1::channels_server::ChannelsServer;
 use proto::v1::events_server::EventsServer;
 use proto::v1::node_server::NodeServer;
 use proto::v1::payments_server::PaymentsServer;
+use proto::v1::payouts_server::PayoutsServer;
+use proto::v1::tokens_server::TokensServer;
 use proto::v1::tower_server::TowerServer;
 use proto::v1::wallet_server::WalletServer;
+use proto::v1::webhooks_server::WebhooksServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
-use super::auth::Authenticator;
+use super::gate::{Gate, Guarded};
 use super::status::{Reason, Refusal};
 use super::tls::TlsIdentity;
 use crate::batches::Batches;
@@ -37,10 +39,13 @@ use crate::journal::{Idempotency, Journal};
 use crate::lightning::{Lightning, PeerBook};
 use crate::onchain::OnChain;
 use crate::payments::Payments;
+use crate::payouts::Payouts;
 use crate::runtime::Tasks;
 use crate::store::Committer;
 use crate::swaps::Swaps;
+use crate::tokens::Tokens;
 use crate::tower::client::Towers;
+use crate::webhooks::Webhooks;
 
 /// How often an idle connection is asked whether it lives.
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -61,6 +66,12 @@ pub struct RpcParts {
     pub swaps: Arc<Swaps>,
     /// The towers that guard this node.
     pub towers: Arc<Towers>,
+    /// Tokens with limits.
+    pub tokens: Arc<Tokens>,
+    /// The endpoints that are told of events.
+    pub webhooks: Arc<Webhooks>,
+    /// Many payments from one file.
+    pub payouts: Arc<Payouts>,
     /// Peers, decoding, balances of channels.
     pub lightning: Arc<Lightning>,
     /// Addresses of peers.
@@ -211,7 +222,7 @@ pub async fn serve(
     door: Door,
     listener: TcpListener,
     tls: &TlsIdentity,
-    guard: Authenticator,
+    gate: &Arc<Gate>,
     tasks: &Tasks,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -221,42 +232,54 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let guarded = |guard: &Authenticator| guard.clone();
     let server = Server::builder()
         .tls_config(tls.server_config())?
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(health_service)
-        .add_service(InterceptedService::new(descriptors().build_v1()?, guarded(&guard)))
-        .add_service(InterceptedService::new(descriptors().build_v1alpha()?, guarded(&guard)))
-        .add_service(NodeServer::with_interceptor(
-            super::node::NodeService::new(door.clone()),
-            guarded(&guard),
+        .add_service(Guarded::new(descriptors().build_v1()?, gate))
+        .add_service(Guarded::new(descriptors().build_v1alpha()?, gate))
+        .add_service(Guarded::new(
+            NodeServer::new(super::node::NodeService::new(door.clone())),
+            gate,
         ))
-        .add_service(ChannelsServer::with_interceptor(
-            super::channels::ChannelsService::new(door.clone()),
-            guarded(&guard),
+        .add_service(Guarded::new(
+            ChannelsServer::new(super::channels::ChannelsService::new(door.clone())),
+            gate,
         ))
-        .add_service(BatchesServer::with_interceptor(
-            super::batches::BatchesService::new(door.clone()),
-            guarded(&guard),
+        .add_service(Guarded::new(
+            BatchesServer::new(super::batches::BatchesService::new(door.clone())),
+            gate,
         ))
-        .add_service(PaymentsServer::with_interceptor(
-            super::payments::PaymentsService::new(door.clone()),
-            guarded(&guard),
+        .add_service(Guarded::new(
+            PaymentsServer::new(super::payments::PaymentsService::new(door.clone())),
+            gate,
         ))
-        .add_service(WalletServer::with_interceptor(
-            super::wallet::WalletService::new(door.clone()),
-            guarded(&guard),
+        .add_service(Guarded::new(
+            WalletServer::new(super::wallet::WalletService::new(door.clone())),
+            gate,
         ))
-        .add_service(TowerServer::with_interceptor(
-            super::tower::TowerService::new(door.clone()),
-            guarded(&guard),
+        .add_service(Guarded::new(
+            TowerServer::new(super::tower::TowerService::new(door.clone())),
+            gate,
         ))
-        .add_service(EventsServer::with_interceptor(
-            super::events::EventsService::new(door.clone()),
-            guard,
+        .add_service(Guarded::new(
+            TokensServer::new(super::tokens::TokensService::new(door.clone())),
+            gate,
+        ))
+        .add_service(Guarded::new(
+            WebhooksServer::new(super::webhooks::WebhooksService::new(door.clone())),
+            gate,
+        ))
+        .add_service(Guarded::new(
+            PayoutsServer::new(super::payouts::PayoutsService::new(door.clone()))
+                .max_decoding_message_size(super::payouts::MESSAGE_BYTES_MAX),
+            gate,
+        ))
+        .add_service(Guarded::new(
+            EventsServer::new(super::events::EventsService::new(door.clone())),
+            gate,
         ));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stop = tasks.stop_signal();
@@ -306,7 +329,10 @@ async fn set_health(health: &HealthReporter, status: tonic_health::ServingStatus
         "tributary.v1.Payments",
         "tributary.v1.Wallet",
         "tributary.v1.Tower",
+        "tributary.v1.Tokens",
         "tributary.v1.Events",
+        "tributary.v1.Webhooks",
+        "tributary.v1.Payouts",
     ] {
         health.set_service_status(service, status).await;
     }
@@ -321,5 +347,14 @@ mod whole;
 #[path = "server/tests/batches.rs"]
 mod whole_batches;
 #[cfg(test)]
+#[path = "server/tests/payouts.rs"]
+mod whole_payouts;
+#[cfg(test)]
 #[path = "server/tests/swaps.rs"]
 mod whole_swaps;
+#[cfg(test)]
+#[path = "server/tests/tokens.rs"]
+mod whole_tokens;
+#[cfg(test)]
+#[path = "server/tests/webhooks.rs"]
+mod whole_webhooks;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -63,7 +64,43 @@ reasons! {
         "send the header `authorization: Bearer <token>`; the token is in admin.token in the data directory";
     /// The token is not this node's.
     TokenInvalid = "TOKEN_INVALID", Unauthenticated,
-        "read the token again from admin.token in this node's data directory";
+        "read the token again, from admin.token in this node's data directory or from whoever baked it";
+    /// The token's time is over.
+    TokenExpired = "TOKEN_EXPIRED", Unauthenticated, "ask for a new token";
+    /// The token was revoked, or one that it was narrowed from.
+    TokenRevoked = "TOKEN_REVOKED", Unauthenticated, "ask for a new token";
+    /// The token does not open from this address.
+    SourceDenied = "SOURCE_DENIED", PermissionDenied,
+        "call from an address the token allows; `tributary token inspect` shows them";
+    /// The token does not have this method.
+    MethodDenied = "METHOD_DENIED", PermissionDenied,
+        "ask for a token that has the method; `tributary token inspect` shows what this one has";
+    /// The token does not pay this receiver.
+    PayeeDenied = "PAYEE_DENIED", PermissionDenied,
+        "pay a node the token allows; `tributary token inspect` shows them";
+    /// One call may not cost so much.
+    CallLimitExceeded = "CALL_LIMIT_EXCEEDED", PermissionDenied,
+        "pay less, or give a lower max_fee_msat";
+    /// The budget has less left.
+    BudgetExhausted = "BUDGET_EXHAUSTED", ResourceExhausted,
+        "wait for payments under way to end, pay less, or ask for another token";
+    /// Nobody can tell what the method will cost.
+    SpendingUnbounded = "SPENDING_UNBOUNDED", PermissionDenied,
+        "use a token without a budget, a maximum for one call, or payees";
+    /// A token with restrictions cannot make others.
+    BakeDenied = "BAKE_DENIED", PermissionDenied,
+        "narrow this token with `tributary token narrow`, or use the administrator's";
+    /// No such token.
+    TokenUnknown = "TOKEN_UNKNOWN", NotFound, "list the tokens";
+    /// The token calls too often.
+    RateLimited = "RATE_LIMITED", ResourceExhausted,
+        "repeat the call after retry_after_ms; nothing was done";
+    /// Too many calls wait.
+    Overloaded = "OVERLOADED", ResourceExhausted,
+        "repeat the call after retry_after_ms; nothing was done";
+    /// The caller's own deadline has passed.
+    DeadlinePassed = "DEADLINE_PASSED", DeadlineExceeded,
+        "repeat the call with its key and more time: what it began goes on";
     /// A mutation without a key.
     IdempotencyKeyMissing = "IDEMPOTENCY_KEY_MISSING", InvalidArgument,
         "give an idempotency_key of 1 to 64 printable ASCII characters";
@@ -230,6 +267,35 @@ reasons! {
     /// Events asked for are yet to come.
     EventsAhead = "EVENTS_AHEAD", OutOfRange,
         "subscribe after newest_sequence; was the node restored from an old backup?";
+    /// No such webhook endpoint.
+    WebhookUnknown = "WEBHOOK_UNKNOWN", NotFound, "list the webhook endpoints";
+    /// A URL that nothing is sent to.
+    WebhookUrlRefused = "WEBHOOK_URL_REFUSED", InvalidArgument,
+        "give a public https URL, or see webhook.allow_private in the configuration";
+    /// As many webhook endpoints as there may be.
+    WebhooksFull = "WEBHOOKS_FULL", ResourceExhausted,
+        "delete one that is not needed, or raise webhook.endpoints_max";
+    /// No such payout.
+    PayoutUnknown = "PAYOUT_UNKNOWN", NotFound, "list the payouts";
+    /// The payout has no such line.
+    PayoutLineUnknown = "PAYOUT_LINE_UNKNOWN", NotFound, "list the payout's lines";
+    /// Lines that are none.
+    PayoutFileInvalid = "PAYOUT_FILE_INVALID", InvalidArgument,
+        "begin with a line that names the columns, and give 1 to payouts.lines_max lines";
+    /// As many payouts as there may be.
+    PayoutsFull = "PAYOUTS_FULL", ResourceExhausted,
+        "cancel one that is not needed, or raise payouts.open_max";
+    /// Something else was quoted than accepted.
+    PayoutQuote = "PAYOUT_QUOTE", FailedPrecondition,
+        "get the payout, and accept total_msat and max_fee_msat of its quote";
+    /// Some lines cannot be paid.
+    PayoutBadLines = "PAYOUT_BAD_LINES", FailedPrecondition,
+        "list the bad lines and correct the file, or set skip_bad_lines";
+    /// The payout is in a state that does not allow it.
+    PayoutState = "PAYOUT_STATE", FailedPrecondition, "get the payout and see its state";
+    /// Lines and records of payments do not agree.
+    PayoutUnbalanced = "PAYOUT_UNBALANCED", FailedPrecondition,
+        "see the message and report it; pay nothing of the payout anew";
     /// The store failed; nothing further is accepted.
     StoreFailed = "STORE_FAILED", Internal,
         "see the node's log, free the disk, and restart the node";
@@ -249,6 +315,7 @@ pub struct Refusal {
     reason: Reason,
     message: String,
     metadata: BTreeMap<&'static str, String>,
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -258,6 +325,7 @@ impl Refusal {
             reason,
             message: shortened(message.to_string()),
             metadata: BTreeMap::from([(REMEDY, reason.remedy().to_owned())]),
+            retry_after: None,
         }
     }
 
@@ -285,6 +353,13 @@ impl Refusal {
         self.with(MONEY_MAY_HAVE_MOVED, may)
     }
 
+    /// Says after which time the call may be repeated.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self.with("retry_after_ms", after.as_millis())
+    }
+
     /// Returns the reason.
     pub fn reason(&self) -> Reason {
         self.reason
@@ -303,7 +378,10 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         let metadata: std::collections::HashMap<String, String> =
             refusal.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let details = ErrorDetails::with_error_info(refusal.reason.as_str(), DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(refusal.reason.as_str(), DOMAIN, metadata);
+        if let Some(after) = refusal.retry_after {
+            details.set_retry_info(Some(after));
+        }
         Status::with_error_details(refusal.reason.code(), refusal.message, details)
     }
 }
@@ -423,6 +501,9 @@ mod tests {
             include_str!("../../../proto/tributary/v1/wallet.proto"),
             include_str!("../../../proto/tributary/v1/events.proto"),
             include_str!("../../../proto/tributary/v1/tower.proto"),
+            include_str!("../../../proto/tributary/v1/tokens.proto"),
+            include_str!("../../../proto/tributary/v1/webhooks.proto"),
+            include_str!("../../../proto/tributary/v1/payouts.proto"),
         );
         let codes = [
             ("INVALID_ARGUMENT", Code::InvalidArgument),
@@ -434,6 +515,8 @@ mod tests {
             ("OUT_OF_RANGE", Code::OutOfRange),
             ("RESOURCE_EXHAUSTED", Code::ResourceExhausted),
             ("UNIMPLEMENTED", Code::Unimplemented),
+            ("PERMISSION_DENIED", Code::PermissionDenied),
+            ("DEADLINE_EXCEEDED", Code::DeadlineExceeded),
         ];
         let mut code = Code::Ok;
         let mut documented = BTreeSet::new();

@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use tonic::transport::{Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
 
 use super::files::{Readable, write_whole};
@@ -65,6 +65,12 @@ pub enum TlsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The file of the clients' authority holds none.
+    #[error("{path} holds no certificate in PEM; correct rpc.client_ca, or leave it empty")]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+    },
     /// A name cannot stand in a certificate.
     #[error(
         "cannot make a certificate for {names:?}: {source}; correct the extra names in the configuration"
@@ -97,6 +103,8 @@ impl TlsFiles {
 pub struct TlsIdentity {
     cert_pem: String,
     key_pem: Zeroizing<String>,
+    /// Who signs for clients, PEM; `None` if clients need no certificate.
+    client_ca_pem: Option<String>,
 }
 
 impl TlsIdentity {
@@ -124,7 +132,7 @@ impl TlsIdentity {
         let problem = match read(&files.key)?.map(Zeroizing::new) {
             None => format!("its key {} is missing", files.key.display()),
             Some(key_pem) => {
-                let identity = Self { cert_pem, key_pem };
+                let identity = Self { cert_pem, key_pem, client_ca_pem: None };
                 let checked = identity.pair().and_then(|cert| match ours {
                     true => trusted_by_clients(&cert, &names, clock),
                     false => Ok(()),
@@ -149,7 +157,30 @@ impl TlsIdentity {
 
     /// Returns the setting of a server that serves with this identity.
     pub fn server_config(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(Identity::from_pem(&self.cert_pem, &*self.key_pem))
+        let identity = Identity::from_pem(&self.cert_pem, &*self.key_pem);
+        let config = ServerTlsConfig::new().identity(identity);
+        match &self.client_ca_pem {
+            Some(pem) => config.client_ca_root(Certificate::from_pem(pem)),
+            None => config,
+        }
+    }
+
+    /// Lets in only clients with a certificate that the authority in `client_ca` signed, if one is
+    /// given.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the file cannot be read or holds no certificate.
+    pub fn asking_for(mut self, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let Some(path) = client_ca else { return Ok(self) };
+        let io = |source| TlsError::Io { path: path.to_owned(), source };
+        let pem = fs::read_to_string(path).map_err(io)?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        if !read.is_ok_and(|certificates| !certificates.is_empty()) {
+            return Err(TlsError::ClientCa { path: path.to_owned() });
+        }
+        self.client_ca_pem = Some(pem);
+        Ok(self)
     }
 
     /// Makes an identity and writes it, the key first: without its key no certificate shows.
@@ -168,6 +199,7 @@ impl TlsIdentity {
         let identity = Self {
             cert_pem: format!("{MARK}{}", cert.pem()),
             key_pem: Zeroizing::new(key.serialize_pem()),
+            client_ca_pem: None,
         };
         let write = |path: &Path, text: &str, readable| {
             write_whole(path, text.as_bytes(), readable)

@@ -6,6 +6,7 @@ use bitcoin::{Address, OutPoint};
 use proto::v1;
 use tonic::{Request, Response, Status};
 
+use super::auth::Caller;
 use super::channels::feerate;
 use super::convert::{block_hash_bytes, idempotency_key, outpoint, txid, txid_bytes};
 use super::mutation::to_the_end;
@@ -50,17 +51,16 @@ impl v1::wallet_server::Wallet for WalletService {
         &self,
         request: Request<v1::SendRequest>,
     ) -> Result<Response<v1::WalletTransaction>, Status> {
+        let purse = Caller::of(&request)?.purse();
         let parts = self.door.parts()?;
         let request = request.into_inner();
         let key = idempotency_key("Send", &request.idempotency_key)?;
         let send = send_coins(request)?;
         let shared = Arc::clone(&parts);
-        let txid =
-            to_the_end(
-                &parts.tasks,
-                async move { Ok(shared.onchain.send(&send, Some(&key)).await?) },
-            )
-            .await?;
+        let txid = to_the_end(&parts.tasks, async move {
+            Ok(shared.onchain.send(&send, Some(&key), purse.as_ref()).await?)
+        })
+        .await?;
         Ok(Response::new(made(&parts, txid)?))
     }
 
@@ -68,6 +68,7 @@ impl v1::wallet_server::Wallet for WalletService {
         &self,
         request: Request<v1::BumpFeeRequest>,
     ) -> Result<Response<v1::WalletTransaction>, Status> {
+        let purse = Caller::of(&request)?.purse();
         let parts = self.door.parts()?;
         let request = request.into_inner();
         let key = idempotency_key("BumpFee", &request.idempotency_key)?;
@@ -75,7 +76,7 @@ impl v1::wallet_server::Wallet for WalletService {
         let feerate = feerate(request.feerate_sat_per_vb)?;
         let shared = Arc::clone(&parts);
         let new = to_the_end(&parts.tasks, async move {
-            Ok(shared.onchain.bump_fee(old, feerate, Some(&key)).await?)
+            Ok(shared.onchain.bump_fee(old, feerate, Some(&key), purse.as_ref()).await?)
         })
         .await?;
         Ok(Response::new(made(&parts, new)?))
@@ -240,6 +241,7 @@ fn transaction(info: &TransactionInfo, tip_height: u32) -> v1::WalletTransaction
         Some(Purpose::Funding) => v1::TransactionPurpose::ChannelFunding,
         Some(Purpose::Send | Purpose::SendAll(_)) => v1::TransactionPurpose::Send,
         Some(Purpose::Child) => v1::TransactionPurpose::FeeBump,
+        Some(Purpose::Payout) => v1::TransactionPurpose::Payout,
         None if info.sent == bitcoin::Amount::ZERO => v1::TransactionPurpose::Receive,
         None => v1::TransactionPurpose::Unspecified,
     };

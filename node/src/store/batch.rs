@@ -107,12 +107,37 @@ pub enum Table {
     Swap,
     /// What blocks said of outputs of swaps, and the last blocks read, one value.
     SwapSeen,
+    /// Tokens that were baked, by id.
+    Token,
+    /// Narrowed tokens that were revoked, by the name of their last link.
+    TokenRevoked,
+    /// What was taken from each budget, by the name of the link that set it.
+    TokenAccount,
+    /// What is set aside in them, by what for.
+    TokenReservation,
+    /// Webhook endpoints, by their ids.
+    Webhook,
+    /// How far each endpoint came in the log of events, by its id.
+    WebhookProgress,
+    /// Events that an endpoint does not have although it came past them, by endpoint and sequence
+    /// (big endian).
+    WebhookPending,
+    /// Events that were given up, by endpoint and sequence (big endian).
+    WebhookDead,
+    /// Payouts, by id.
+    Payout,
+    /// Payouts by creation time, for lists.
+    PayoutIndex,
+    /// Payouts that have not ended.
+    PayoutOpen,
+    /// Their lines, by payout and number (big endian).
+    PayoutLine,
 }
 
 impl Table {
     /// The tables whose records are written once or twice and kept: what grows with a node's
     /// years. The others hold what a node works with, written again and again.
-    pub(super) const HISTORY: [Self; 8] = [
+    pub(super) const HISTORY: [Self; 11] = [
         Self::MonitorArchive,
         Self::Journal,
         Self::Idempotency,
@@ -121,6 +146,9 @@ impl Table {
         Self::PaymentHash,
         Self::Invoice,
         Self::InvoiceIndex,
+        Self::Payout,
+        Self::PayoutIndex,
+        Self::PayoutLine,
     ];
 
     /// The table's name: the first part of its keys.
@@ -161,6 +189,18 @@ impl Table {
             Table::Settlement => "settlement",
             Table::Swap => "swap",
             Table::SwapSeen => "swap-seen",
+            Table::Token => "token",
+            Table::TokenRevoked => "token-revoked",
+            Table::TokenAccount => "token-account",
+            Table::TokenReservation => "token-reservation",
+            Table::Webhook => "webhook",
+            Table::WebhookProgress => "webhook-progress",
+            Table::WebhookPending => "webhook-pending",
+            Table::WebhookDead => "webhook-dead",
+            Table::Payout => "payout",
+            Table::PayoutIndex => "payout-index",
+            Table::PayoutOpen => "payout-open",
+            Table::PayoutLine => "payout-line",
             Table::Revocable => "revocable",
             Table::Revealed => "revealed",
             Table::RevealedNext => "revealed-next",

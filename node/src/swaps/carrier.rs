@@ -129,7 +129,7 @@ impl Swaps {
             feerate: self.parts.fees.get(FeePurpose::Open),
             new_channels: 0,
         };
-        self.parts.wallet.build_funding_beside(&request, &mut |transaction| {
+        self.parts.wallet.build_funding_beside(&request, &mut |transaction, _| {
             let mut writes = Batch::default();
             let txid = transaction.compute_txid();
             for (id, _) in outputs {
@@ -140,7 +140,7 @@ impl Swaps {
                 }
                 swap.record.put(*id, &mut writes);
             }
-            writes
+            Some(writes)
         })
     }
 

@@ -5,6 +5,7 @@
 //! was found in, and after a restart the follower goes on from there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Block, OutPoint, Transaction, TxOut, Witness};
@@ -170,7 +171,7 @@ impl ChainListener for SwapWatch {
         self.state.lock().positions.clone()
     }
 
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let mut state = self.state.lock();
         state.positions.insert(0, BlockRef { height, hash: block.block_hash() });
         state.positions.truncate(POSITIONS);
@@ -219,7 +220,7 @@ mod tests {
         }
     }
 
-    fn block(txdata: Vec<Transaction>) -> Block {
+    fn block(txdata: Vec<Transaction>) -> Arc<Block> {
         let header = block::Header {
             version: block::Version::TWO,
             prev_blockhash: bitcoin::BlockHash::all_zeros(),
@@ -228,7 +229,7 @@ mod tests {
             bits: bitcoin::CompactTarget::from_consensus(0),
             nonce: 0,
         };
-        Block { header, txdata }
+        Arc::new(Block { header, txdata })
     }
 
     fn fork(height: u32) -> BlockRef {

@@ -241,6 +241,7 @@ impl Inner {
         let purpose = match self.notes.get(&txid) {
             Some(Purpose::Funding) => return refuse("channels rely on its id"),
             Some(Purpose::Child) => return refuse("it pays for its parent"),
+            Some(Purpose::Payout) => return refuse("receipts of a payout name it"),
             None => return refuse("it was not made by this wallet"),
             Some(purpose) => purpose.clone(),
         };

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use bdk_wallet::LocalOutput;
 use bdk_wallet::chain::ChainPosition;
+use bdk_wallet::{LocalOutput, WalletTx};
 use bitcoin::{Amount, OutPoint, Script, Transaction, TxOut, Txid, Weight};
 
 use super::record::{Owner, Purpose};
@@ -183,33 +183,16 @@ impl Wallet {
     /// unconfirmed ones; replaced ones are left out.
     pub fn list_transactions(&self) -> Vec<TransactionInfo> {
         let inner = self.lock();
-        let mut all: Vec<TransactionInfo> = inner
-            .bdk
-            .transactions()
-            .map(|tx| {
-                let transaction = tx.tx_node.tx.clone();
-                let (sent, received) = inner.bdk.sent_and_received(&transaction);
-                TransactionInfo {
-                    txid: tx.tx_node.txid,
-                    sent,
-                    received,
-                    fee: inner.bdk.calculate_fee(&transaction).ok(),
-                    confirmed_in: confirmed_in(&tx.chain_position),
-                    purpose: inner.notes.get(&tx.tx_node.txid).cloned(),
-                    first_seen_seconds: tx.tx_node.first_seen.unwrap_or_else(|| {
-                        match tx.chain_position {
-                            ChainPosition::Confirmed { anchor, .. } => anchor.confirmation_time,
-                            ChainPosition::Unconfirmed { first_seen, .. } => {
-                                first_seen.unwrap_or(0)
-                            }
-                        }
-                    }),
-                    transaction,
-                }
-            })
-            .collect();
+        let mut all: Vec<TransactionInfo> =
+            inner.bdk.transactions().map(|tx| inner.info(&tx)).collect();
         all.sort_by_key(|tx| (tx.confirmed_in.map_or(u32::MAX, |b| b.height), tx.txid));
         all
+    }
+
+    /// Returns one transaction of the wallet, if it counts.
+    pub fn transaction(&self, txid: Txid) -> Option<TransactionInfo> {
+        let inner = self.lock();
+        inner.bdk.get_tx(txid).map(|tx| inner.info(&tx))
     }
 
     /// Returns confirmed coins that nobody holds, and those that `reuse` itself holds. The
@@ -308,6 +291,25 @@ impl UnspentCoin {
 }
 
 impl Inner {
+    fn info(&self, tx: &WalletTx<'_>) -> TransactionInfo {
+        let transaction = tx.tx_node.tx.clone();
+        let (sent, received) = self.bdk.sent_and_received(&transaction);
+        let seen_at = match tx.chain_position {
+            ChainPosition::Confirmed { anchor, .. } => anchor.confirmation_time,
+            ChainPosition::Unconfirmed { first_seen, .. } => first_seen.unwrap_or(0),
+        };
+        TransactionInfo {
+            txid: tx.tx_node.txid,
+            sent,
+            received,
+            fee: self.bdk.calculate_fee(&transaction).ok(),
+            confirmed_in: confirmed_in(&tx.chain_position),
+            purpose: self.notes.get(&tx.tx_node.txid).cloned(),
+            first_seen_seconds: tx.tx_node.first_seen.unwrap_or(seen_at),
+            transaction,
+        }
+    }
+
     /// Every unspent coin.
     pub(super) fn unspent(&self) -> Vec<UnspentCoin> {
         let tip = self.bdk.latest_checkpoint().height();

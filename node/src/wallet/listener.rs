@@ -1,5 +1,7 @@
 //! The wallet among those who must see every block.
 
+use std::sync::Arc;
+
 use bitcoin::Block;
 
 use super::Wallet;
@@ -15,7 +17,7 @@ impl ChainListener for Wallet {
         Wallet::positions(self)
     }
 
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         match Wallet::block_connected(self, block, height) {
             // Nobody waits: a wallet that restarts asks for the block again.
             Ok(_ticket) => {}

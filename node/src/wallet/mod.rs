@@ -242,7 +242,7 @@ impl Wallet {
     /// # Errors
     ///
     /// [`BlockError::Unconnected`]; the wallet is unchanged then.
-    pub fn block_connected(&self, block: &Block, height: u32) -> Result<(), BlockError> {
+    pub fn block_connected(&self, block: &Arc<Block>, height: u32) -> Result<(), BlockError> {
         let mut inner = self.lock();
         inner.bdk.apply_block(block, height).map_err(|_| BlockError::Unconnected {
             height,

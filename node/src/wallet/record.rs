@@ -58,6 +58,8 @@ pub enum Purpose {
     SendAll(ScriptBuf),
     /// It pays for an unconfirmed ancestor.
     Child,
+    /// It pays lines of a payout, whose receipts name it: its txid must never change.
+    Payout,
 }
 
 /// One atomic change.

@@ -16,15 +16,15 @@ use bitcoin::{Block, Transaction, Txid};
 /// the block that decides against it was seen.
 const RECENT_BLOCKS: usize = 6;
 
-/// The last few blocks, oldest first.
+/// The last few blocks, oldest first. They are those that the chain source has handed out.
 #[derive(Default)]
-pub(super) struct Recent(VecDeque<(u32, Block)>);
+pub(super) struct Recent(VecDeque<(u32, Arc<Block>)>);
 
 impl Recent {
     /// Takes the next block.
-    pub(super) fn push(&mut self, block: &Block, height: u32) {
+    pub(super) fn push(&mut self, block: &Arc<Block>, height: u32) {
         self.forget_above(height.saturating_sub(1));
-        self.0.push_back((height, block.clone()));
+        self.0.push_back((height, Arc::clone(block)));
         if self.0.len() > RECENT_BLOCKS {
             self.0.pop_front();
         }

@@ -126,13 +126,20 @@ pub enum SpendError {
         /// The channels it is for, new ones included.
         channels: u32,
     },
+    /// Whoever records the transaction does not want it.
+    #[error("the transaction costs {cost}, and whoever asked for it may not spend that")]
+    Declined {
+        /// What leaves the wallet, the fee included.
+        cost: Amount,
+    },
     /// BDK or a signature fails for a reason that no request should cause.
     #[error("cannot build the transaction: {0}")]
     Internal(String),
 }
 
-/// What a caller records in the batch of a transaction.
-pub(crate) type Beside<'a> = &'a mut dyn FnMut(&Transaction) -> Batch;
+/// What a caller records in the batch of a transaction, told what leaves the wallet by it, the fee
+/// included; `None` if it costs too much, and then nothing has happened.
+pub(crate) type Beside<'a> = &'a mut dyn FnMut(&Transaction, Amount) -> Option<Batch>;
 
 /// The randomness of the environment, as BDK takes it.
 pub(super) struct Shuffle<'a>(pub &'a dyn Entropy);
@@ -245,6 +252,26 @@ impl Wallet {
         }
     }
 
+    /// Builds a transaction that pays `outputs`, lines of a payout. The wallet counts it as being
+    /// broadcast, and its record, the holds and the writes of `beside` become durable together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wallet::send`]; [`SpendError::Declined`] if `beside` does not want it.
+    pub(crate) fn pay_many_beside(
+        &self,
+        outputs: &[TxOut],
+        feerate: FeeRate,
+        beside: Beside<'_>,
+    ) -> Result<Built, SpendError> {
+        check_feerate(feerate)?;
+        check_outputs(outputs)?;
+        let _nobody_else_chooses = self.choosing();
+        let mut inner = self.lock();
+        let channels = inner.channel_count;
+        self.pay(&mut inner, outputs, feerate, channels, Purpose::Payout, Some(beside))
+    }
+
     fn pay(
         &self,
         inner: &mut Inner,
@@ -322,17 +349,21 @@ impl Wallet {
         let transaction = self
             .sign(inner, psbt)
             .map_err(|error: SignPsbtError| SpendError::Internal(error.to_string()))?;
+        let (sent, received) = inner.bdk.sent_and_received(&transaction);
+        let cost = sent.checked_sub(received).unwrap_or(Amount::ZERO);
+        let decided = beside.map(|beside| beside(&transaction, cost));
+        let writes =
+            decided.map(|writes| writes.ok_or(SpendError::Declined { cost })).transpose()?;
         let txid = transaction.compute_txid();
         for input in &transaction.input {
             inner.hold(input.previous_output, Owner::Transaction(txid));
         }
         inner.note(txid, purpose);
-        let ticket = match beside {
+        let ticket = match writes {
             None => self.persist(inner),
-            Some(beside) => {
+            Some(writes) => {
                 let seen = self.seen(inner);
                 inner.bdk.apply_unconfirmed_txs([(transaction.clone(), seen)]);
-                let writes = beside(&transaction);
                 self.persist_beside(inner, writes)
             }
         };

@@ -33,16 +33,16 @@ pub fn bench(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
 }
 
 fn options(arguments: &BenchArguments, engine: Engine) -> Options {
-    let (nodes, payments) = match engine {
-        Engine::Live => (1_000, 5_000),
-        Engine::Model => (10_000, 50_000),
+    let (nodes, payments, per_second) = match engine {
+        Engine::Live => (1_000, 5_000, 2_000.0),
+        Engine::Model => (10_000, 50_000, 100.0),
     };
     Options {
         snapshot: arguments.snapshot.clone(),
         nodes: arguments.nodes.unwrap_or(nodes),
         payments: arguments.payments.unwrap_or(payments),
         amount_msat: arguments.amount_msat,
-        per_second: arguments.per_second,
+        per_second: arguments.per_second.unwrap_or(per_second),
         seed: arguments.seed,
     }
 }
@@ -63,13 +63,15 @@ fn child(arguments: &BenchArguments, engine: &str) -> Result<Report, Failure> {
     command.args(["bench", "--json", "--engine", engine]);
     command.args(["--seed", &arguments.seed.to_string()]);
     command.args(["--amount-msat", &arguments.amount_msat.to_string()]);
-    command.args(["--per-second", &arguments.per_second.to_string()]);
     for (name, value) in
         [("--nodes", arguments.nodes.map(u64::from)), ("--payments", arguments.payments)]
     {
         if let Some(value) = value {
             command.args([name, &value.to_string()]);
         }
+    }
+    if let Some(per_second) = arguments.per_second {
+        command.args(["--per-second", &per_second.to_string()]);
     }
     if let Some(snapshot) = &arguments.snapshot {
         command.arg("--snapshot").arg(snapshot);

@@ -135,9 +135,9 @@ pub struct BenchArguments {
     /// Each, in millisatoshi.
     #[arg(long, default_value_t = 10_000_000)]
     pub amount_msat: u64,
-    /// Payments that begin in a second of virtual time.
-    #[arg(long, default_value_t = 100.0)]
-    pub per_second: f64,
+    /// Payments that begin in a second of virtual time; without it 2,000 live, 100 in the model.
+    #[arg(long)]
+    pub per_second: Option<f64>,
     /// Decides everything.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -1,5 +1,6 @@
 //! The connection to a node: TLS with its own certificate, token on every call.
 
+use std::path::Path;
 use std::time::Duration;
 
 use node::environment::{Entropy, OsEntropy};
@@ -10,12 +11,15 @@ use proto::v1::channels_client::ChannelsClient;
 use proto::v1::events_client::EventsClient;
 use proto::v1::node_client::NodeClient;
 use proto::v1::payments_client::PaymentsClient;
+use proto::v1::payouts_client::PayoutsClient;
+use proto::v1::tokens_client::TokensClient;
 use proto::v1::tower_client::TowerClient;
 use proto::v1::wallet_client::WalletClient;
+use proto::v1::webhooks_client::WebhooksClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use crate::args::{Global, MutationArgs};
@@ -49,11 +53,16 @@ pub struct Client {
 impl Client {
     /// Finds the node and connects to it.
     pub async fn connect(global: &Global) -> Result<Self, CliError> {
-        Self::to(&resolve(global, &Surroundings::of_this_user())?).await
+        let target = resolve(global, &Surroundings::of_this_user())?;
+        let files = global.client_cert.as_deref().zip(global.client_key.as_deref());
+        Self::presenting(&target, files).await
     }
 
-    /// Connects to the node at `target`.
-    pub async fn to(target: &Connection) -> Result<Self, CliError> {
+    /// Connects to the node at `target`, with a certificate and its key if it asks for one.
+    async fn presenting(
+        target: &Connection,
+        own: Option<(&Path, &Path)>,
+    ) -> Result<Self, CliError> {
         let unreachable = |message: String, remedy: &str| CliError::Unreachable {
             message,
             remedy: remedy.to_owned(),
@@ -65,10 +74,10 @@ impl Client {
                 "start the node, which makes it, or give --tls-cert",
             )
         })?;
-        let token = AdminToken::load(&target.token_file)
+        let token = AdminToken::read_any(&target.token_file)
             .map_err(|error| unreachable(error.to_string(), "or give --token-file"))?;
         let mut header: MetadataValue<Ascii> =
-            format!("Bearer {}", *token.reveal()).parse().expect("hex is a legal header");
+            format!("Bearer {}", *token).parse().expect("hex and base64url are legal headers");
         header.set_sensitive(true);
 
         let bad_address = |error: &dyn std::fmt::Display| {
@@ -77,6 +86,17 @@ impl Client {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(cert))
             .domain_name(host(&target.rpc));
+        let tls = match own {
+            Some((cert, key)) => {
+                let read = |path: &Path| {
+                    std::fs::read(path).map_err(|error| {
+                        CliError::Usage(format!("cannot read {}: {error}", path.display()))
+                    })
+                };
+                tls.identity(Identity::from_pem(read(cert)?, read(key)?))
+            }
+            None => tls,
+        };
         let channel = Endpoint::from_shared(format!("https://{}", target.rpc))
             .map_err(|error| bad_address(&error))?
             .tls_config(tls)
@@ -123,9 +143,24 @@ impl Client {
         TowerClient::new(self.guarded())
     }
 
+    /// The service `Tokens`.
+    pub fn tokens(&self) -> TokensClient<Guarded> {
+        TokensClient::new(self.guarded())
+    }
+
     /// The service `Wallet`.
     pub fn wallet(&self) -> WalletClient<Guarded> {
         WalletClient::new(self.guarded())
+    }
+
+    /// The service `Webhooks`.
+    pub fn webhooks(&self) -> WebhooksClient<Guarded> {
+        WebhooksClient::new(self.guarded())
+    }
+
+    /// The service `Payouts`.
+    pub fn payouts(&self) -> PayoutsClient<Guarded> {
+        PayoutsClient::new(self.guarded())
     }
 
     /// The service `Events`.
@@ -206,7 +241,7 @@ mod tests {
                     AdminToken::load_or_create(&target.token_file, &OsEntropy).unwrap();
                 }
             }
-            let error = Client::to(&target).await.err().unwrap();
+            let error = Client::presenting(&target, None).await.err().unwrap();
             assert_eq!(error.exit_code(), 3);
             messages.push(format!("{error:?}"));
         }

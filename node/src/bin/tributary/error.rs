@@ -7,6 +7,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use node::rpc::json::JsonError;
 use node::rpc::status::{Explanation, explain};
 use serde_json::json;
 use tonic::{Code, Status};
@@ -54,6 +55,12 @@ pub enum Money {
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+impl From<JsonError> for CliError {
+    fn from(error: JsonError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 

@@ -11,6 +11,10 @@ pub struct Hex<const N: usize>(pub [u8; N]);
 pub type NodeId = Hex<33>;
 /// A payment hash, preimage or transaction id.
 pub type Hash = Hex<32>;
+/// The id of a webhook endpoint.
+pub type EndpointId = Hex<16>;
+/// The id of a payout.
+pub type PayoutId = Hex<16>;
 /// The id of a payment.
 pub type PaymentId = Hex<32>;
 

@@ -48,7 +48,7 @@ impl Bench {
 
     fn show(&self, from: u32) {
         for (block, height) in self.chain.export().iter().zip(1..).skip(from as usize - 1) {
-            self.queue.block_connected(block, height);
+            self.queue.block_connected(&Arc::new(block.clone()), height);
         }
     }
 

@@ -48,7 +48,7 @@ impl ChainListener for Recorder {
         self.seen.lock().iter().rev().take(12).copied().collect()
     }
 
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let mut seen = self.seen.lock();
         let last = *seen.last().unwrap();
         assert_eq!(block.header.prev_blockhash, last.hash, "{} at {height}", self.name);
@@ -207,7 +207,7 @@ async fn newcomer_without_past_starts_at_the_tip() {
         fn positions(&self) -> Vec<BlockRef> {
             Vec::new()
         }
-        fn block_connected(&self, _: &Block, height: u32) {
+        fn block_connected(&self, _: &Arc<Block>, height: u32) {
             self.0.lock().push(height);
         }
         fn blocks_disconnected(&self, _: BlockRef) {

@@ -21,11 +21,14 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use super::super::auth::{AdminToken, TOKEN_FILE};
+use super::super::auth::{AdminToken, Authenticator, TOKEN_FILE};
+use super::super::gate::CallLimits;
 use super::super::status::explain;
+use super::super::testing;
 use super::super::tls::{TlsFiles, TlsIdentity};
 use super::*;
 use crate::chain::BlockRef;
+use crate::config::RpcConfig;
 use crate::environment::{OsEntropy, SystemClock};
 
 /// A server on loopback and what a client needs.
@@ -40,6 +43,10 @@ pub(super) struct Served {
 
 impl Served {
     pub async fn start(tasks: Tasks) -> Self {
+        Self::with(tasks, testing::tokens(), &RpcConfig::default()).await
+    }
+
+    pub async fn with(tasks: Tasks, tokens: Arc<Tokens>, config: &RpcConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(TOKEN_FILE);
         let token = AdminToken::load_or_create(&path, &OsEntropy).unwrap();
@@ -48,8 +55,9 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let door = Door::new();
-        let guard = Authenticator::new(token.clone());
-        serve(door.clone(), listener, &identity, guard, &tasks).await.unwrap();
+        let authenticator = Authenticator::new(token.clone(), tokens);
+        let gate = Gate::new(authenticator, CallLimits::new(config));
+        serve(door.clone(), listener, &identity, &gate, &tasks).await.unwrap();
         let cert_pem = identity.cert_pem().to_owned();
         Self { door, tasks, address, cert_pem, token, _directory: directory }
     }
@@ -62,9 +70,16 @@ impl Served {
         endpoint.tls_config(tls).unwrap().connect().await.unwrap()
     }
 
-    /// Puts the token on every call.
+    /// Puts the administrator's token on every call.
     pub fn signer(&self) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
-        let header: MetadataValue<_> = format!("Bearer {}", *self.token.reveal()).parse().unwrap();
+        Self::bearer(&self.token.reveal())
+    }
+
+    /// Puts a token on every call.
+    pub fn bearer(
+        text: &str,
+    ) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + use<> {
+        let header: MetadataValue<_> = format!("Bearer {text}").parse().unwrap();
         move |mut request: Request<()>| {
             request.metadata_mut().insert("authorization", header.clone());
             Ok(request)
@@ -165,7 +180,7 @@ async fn reflection_needs_the_token_and_lists_every_service() {
         panic!("not a list: {answer:?}");
     };
     let names: Vec<&str> = list.service.iter().map(|service| &*service.name).collect();
-    for service in ["Node", "Channels", "Batches", "Payments", "Wallet", "Events"] {
+    for service in ["Node", "Channels", "Batches", "Payments", "Wallet", "Tokens", "Events"] {
         let name = format!("tributary.v1.{service}");
         assert!(names.contains(&&*name), "{name} is not in {names:?}");
     }

@@ -230,7 +230,7 @@ impl Swaps {
             &address,
             SendAmount::Exact(amount),
             feerate,
-            Some(&mut |transaction| {
+            Some(&mut |transaction, _| {
                 let mut writes = Batch::default();
                 if let Life::UserDeposit(life) = &mut record.life
                     && let Some(agreed) = &mut life.agreed
@@ -238,7 +238,7 @@ impl Swaps {
                     agreed.funding = Some(transaction.compute_txid());
                 }
                 record.put(id, &mut writes);
-                writes
+                Some(writes)
             }),
         );
         match built {

@@ -432,7 +432,7 @@ impl ChainListener for Guard {
         self.state.lock().positions.clone()
     }
 
-    fn block_connected(&self, block: &Block, height: u32) {
+    fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let mut writes = Batch::default();
         let mut state = self.state.lock();
         let ids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();

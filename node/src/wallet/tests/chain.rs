@@ -27,7 +27,7 @@ fn coinbase_is_immature_for_a_hundred_blocks() {
     let mut coinbase = world.payment(&[1_000_000]);
     coinbase.input[0] = TxIn { script_sig: ScriptBuf::from_bytes(vec![1, 1]), ..TxIn::default() };
     let block = world.block_with(coinbase, vec![]);
-    world.wallet.block_connected(&block, 1).unwrap();
+    world.wallet.block_connected(&Arc::new(block.clone()), 1).unwrap();
     world.blocks.push(block);
     for _ in 0..98 {
         world.mine(vec![]);
@@ -222,7 +222,7 @@ fn blocks_with_a_gap_are_refused() {
     world.blocks.push(constants::genesis_block(Network::Signet));
     let stray = world.block_with(coinbase, vec![]);
     assert!(matches!(
-        world.wallet.block_connected(&stray, 5),
+        world.wallet.block_connected(&Arc::new(stray), 5),
         Err(BlockError::Unconnected { height: 5, tip_height: 1, .. })
     ));
     assert_eq!(world.wallet.positions()[0], tip);

@@ -148,7 +148,7 @@ impl World {
             }],
         };
         let block = self.block_with(coinbase, txs);
-        self.wallet.block_connected(&block, height).unwrap();
+        self.wallet.block_connected(&Arc::new(block.clone()), height).unwrap();
         self.blocks.push(block);
         self.blocks.last().unwrap()
     }

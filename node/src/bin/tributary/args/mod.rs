@@ -1,8 +1,11 @@
 //! The words that `tributary` understands.
 
 mod batch;
+pub mod payout;
 pub mod run;
+pub mod token;
 pub mod tower;
+pub mod webhook;
 
 use std::path::PathBuf;
 
@@ -48,6 +51,13 @@ pub struct Global {
     /// File with the token of the node's API
     #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Certificate of this client, PEM, where the node asks for one
+    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_CLIENT_CERT")]
+    #[arg(requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_CLIENT_KEY")]
+    pub client_key: Option<PathBuf>,
     /// Print one JSON document (one on each line for what goes on: events, watch)
     #[arg(long, global = true)]
     pub json: bool,
@@ -74,6 +84,9 @@ pub enum Verb {
     /// Join channel batches, and see what became of them
     #[command(subcommand)]
     Batch(BatchVerb),
+    /// Make tokens with limits for other programs, narrow and revoke them
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Run a watchtower; or let one guard the node
     Tower(tower::TowerArgs),
     /// Create an invoice
@@ -100,6 +113,12 @@ pub enum Verb {
     Wallet(WalletVerb),
     /// Show what happened
     Events(EventsArgs),
+    /// Let the node tell others what happens, over HTTP
+    #[command(subcommand)]
+    Webhook(webhook::WebhookVerb),
+    /// Pay many at once, from a file
+    #[command(subcommand)]
+    Payout(payout::PayoutVerb),
     /// Stop the node in order
     Stop(MutationArgs),
     /// Print completions for a shell
@@ -499,6 +518,8 @@ pub enum EventKindArg {
     Node,
     Batch,
     Swap,
+    Webhook,
+    Payout,
 }
 
 /// `completions`
@@ -561,6 +582,8 @@ mod tests {
             "hold settle 00".to_owned(),
             "payments --inbound --outbound".to_owned(),
             "peers --limit 0".to_owned(),
+            "webhook update 00112233445566778899aabbccddeeff".to_owned(),
+            "webhook replay 00112233445566778899aabbccddeeff".to_owned(),
         ] {
             let all = ["tributary"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(all).expect_err(&words);

@@ -1,20 +1,23 @@
 //! What a command prints: one JSON document, or text for people.
 //!
-//! JSON is made from the descriptors of the interface, in one place for every message. Text
-//! is made by `table` (lists) and `text` (one thing). Colours are left out where standard
+//! JSON is made from the descriptors of the interface, in one place for every message: the
+//! library's, which webhooks use too. Text is made by `table` (lists) and `text` (one thing). Colours are left out where standard
 //! output is no terminal or NO_COLOR is set.
 
 pub mod batch;
-pub mod json;
+pub mod payout;
 pub mod swap;
 pub mod table;
 pub mod text;
+pub mod token;
 pub mod tower;
+pub mod webhook;
 
 use std::io::{self, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
+use node::rpc::json;
 use prost::Name;
 
 use crate::args::Global;

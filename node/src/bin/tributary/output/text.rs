@@ -1,12 +1,13 @@
 //! One thing as lines of text: a label, and what is behind it.
 
 use anstyle::{AnsiColor, Style};
+use node::environment::date;
+use node::rpc::json::short_channel_id;
 use proto::v1::{
     Channel, DecodeResponse, Event, Invoice, NodeInfo, Offer, Payment, PaymentState, WalletBalance,
     WalletTransaction, batch_event, decode_response, event,
 };
 
-use super::json::short_channel_id;
 use super::styled;
 use super::table::{channel_state, payment_state, shortened, words};
 use crate::amount::{grouped, sat_from_msat};
@@ -69,23 +70,6 @@ pub fn utc(unix_ms: u64) -> String {
         second / 60 % 60,
         second % 60
     )
-}
-
-/// The date of a day counted from 1970-01-01, by the Gregorian calendar.
-///
-/// Counts in eras of 400 years that begin on 1 March, so that a leap day ends its year.
-fn date(days: u64) -> (u64, u64, u64) {
-    let from_era_zero = days + 719_468;
-    let era = from_era_zero / 146_097;
-    let day_of_era = from_era_zero % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 pub(super) fn sats(amount_sat: u64) -> String {
@@ -397,6 +381,21 @@ pub fn event_line(event: &Event) -> String {
             let kind = words(s.kind().as_str_name(), "SWAP_KIND_");
             let id = hex::encode(&s.swap_id);
             ("swap", format!("{kind} {} {state} {id}", sats(s.amount_sat)))
+        }
+        Some(event::Kind::Webhook(w)) => {
+            let kind = words(w.kind().as_str_name(), "WEBHOOK_EVENT_KIND_");
+            let id = hex::encode(&w.endpoint_id);
+            let about = match (w.first_sequence, w.last_sequence) {
+                (Some(first), Some(last)) => format!(" {first} to {last}"),
+                (Some(sequence), None) => format!(" {sequence}"),
+                _ => String::new(),
+            };
+            ("webhook", format!("{id} {kind}{about}"))
+        }
+        Some(event::Kind::Payout(p)) => {
+            let kind = words(p.kind().as_str_name(), "PAYOUT_EVENT_KIND_");
+            let line = p.line.map(|line| format!(" line {line}")).unwrap_or_default();
+            ("payout", format!("{} {kind}{line}", hex::encode(&p.payout_id)))
         }
         Some(event::Kind::Node(n)) => {
             let kind = words(n.kind().as_str_name(), "NODE_EVENT_KIND_");

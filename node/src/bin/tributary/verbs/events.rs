@@ -48,7 +48,7 @@ pub async fn run(client: &Client, out: Output, args: &EventsArgs) -> Result<(), 
 }
 
 impl EventKindArg {
-    fn code(self) -> i32 {
+    pub fn code(self) -> i32 {
         let kind = match self {
             Self::Payment => EventKind::Payment,
             Self::Invoice => EventKind::Invoice,
@@ -59,6 +59,8 @@ impl EventKindArg {
             Self::Node => EventKind::Node,
             Self::Batch => EventKind::Batch,
             Self::Swap => EventKind::Swap,
+            Self::Webhook => EventKind::Webhook,
+            Self::Payout => EventKind::Payout,
         };
         kind as i32
     }

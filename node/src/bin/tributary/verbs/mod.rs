@@ -7,9 +7,12 @@ mod hub;
 mod invoices;
 mod node;
 mod payments;
+mod payouts;
 mod swaps;
+mod tokens;
 mod tower;
 mod wallet;
+mod webhooks;
 
 use std::future::Future;
 
@@ -42,6 +45,11 @@ pub async fn run(verb: Verb, global: &Global) -> Result<(), CliError> {
     if let Verb::Batch(BatchVerb::Verify { file }) = &verb {
         return batches::verify(out, file);
     }
+    if let Verb::Token(verb) = &verb
+        && let Some(done) = tokens::without_a_node(verb, out)
+    {
+        return done;
+    }
     let client = Client::connect(global).await?;
     call(verb, &client, out).await
 }
@@ -59,6 +67,7 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Stop(args) => node::stop(client, out, &args).await,
         Verb::Channel(verb) => channels::run(verb, client, out).await,
         Verb::Batch(verb) => batches::run(verb, client, out).await,
+        Verb::Token(verb) => tokens::run(verb, client, out).await,
         Verb::Tower(args) => match args.verb {
             Some(TowerVerb::Add(args)) => tower::add(client, out, args).await,
             Some(TowerVerb::List) => tower::list(client, out).await,
@@ -76,6 +85,8 @@ async fn call(verb: Verb, client: &Client, out: Output) -> Result<(), CliError> 
         Verb::Estimate(args) => payments::estimate(client, out, args).await,
         Verb::Wallet(verb) => wallet::run(verb, client, out).await,
         Verb::Events(args) => events::run(client, out, &args).await,
+        Verb::Webhook(verb) => webhooks::run(verb, client, out).await,
+        Verb::Payout(verb) => payouts::run(verb, client, out).await,
     }
 }
 

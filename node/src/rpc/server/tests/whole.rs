@@ -17,6 +17,7 @@ use tonic::{Code, Request, Status};
 use super::super::status::explain;
 use super::tests::Served;
 use super::*;
+use crate::config::RpcConfig;
 use crate::dev::{Cluster, DevChain, NodeOptions};
 use crate::node::Node;
 
@@ -35,6 +36,9 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
         batches: Arc::clone(&node.batches),
         swaps: Arc::clone(&node.swaps),
         towers: Arc::clone(&node.towers),
+        tokens: Arc::clone(&node.tokens),
+        webhooks: Arc::clone(&node.webhooks),
+        payouts: Arc::clone(&node.payouts),
         lightning: Arc::clone(&node.lightning),
         peers: Arc::clone(&node.peers),
         onchain: Arc::clone(&node.onchain),
@@ -63,15 +67,20 @@ fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
 
 /// One node's interface as its clients see it.
 pub(super) struct Api {
-    served: Served,
+    pub served: Served,
     stop: CancellationToken,
     channel: Channel,
 }
 
 impl Api {
     pub(super) async fn of(cluster: &Cluster, name: &str) -> Self {
+        Self::with(cluster, name, &RpcConfig::default()).await
+    }
+
+    pub(super) async fn with(cluster: &Cluster, name: &str, config: &RpcConfig) -> Self {
         let node = cluster.node(name);
-        let served = Served::start(node.tasks.clone()).await;
+        let tokens = Arc::clone(&node.tokens);
+        let served = Served::with(node.tasks.clone(), tokens, config).await;
         let stop = CancellationToken::new();
         served.door.open(parts(node, stop.clone()));
         let channel = served.dial().await;
@@ -80,6 +89,11 @@ impl Api {
 
     pub(super) fn signed(&self) -> Signed {
         InterceptedService::new(self.channel.clone(), Box::new(self.served.signer()))
+    }
+
+    /// As the holder of a token.
+    pub(super) fn held(&self, text: &str) -> Signed {
+        InterceptedService::new(self.channel.clone(), Box::new(Served::bearer(text)))
     }
 
     pub(super) fn node(&self) -> NodeClient<Signed> {
@@ -94,7 +108,7 @@ impl Api {
         PaymentsClient::new(self.signed())
     }
 
-    fn wallet(&self) -> WalletClient<Signed> {
+    pub(super) fn wallet(&self) -> WalletClient<Signed> {
         WalletClient::new(self.signed())
     }
 
@@ -125,7 +139,7 @@ pub(super) fn pay_request(key: &str, invoice: &v1::Invoice) -> v1::PayRequest {
 }
 
 /// Two funded nodes with a usable channel from alice to bob, opened through the interface.
-async fn pair(directory: &tempfile::TempDir) -> (Cluster, Api, Api, v1::Channel) {
+pub(super) async fn pair(directory: &tempfile::TempDir) -> (Cluster, Api, Api, v1::Channel) {
     let mut cluster = Cluster::new(DevChain::embedded(), directory.path());
     for name in ["alice", "bob"] {
         cluster.add(name, NodeOptions::default()).await.unwrap();

@@ -3,7 +3,8 @@
 //! Keys are the field names of the interface, so units stay in them. Ids are hex, enums
 //! their names without the prefix, amounts integers. An absent `optional` is null, the
 //! members of a `oneof` that are not set are left out. A short channel id is written
-//! `block x transaction x output`, as everywhere else.
+//! `block x transaction x output`, as everywhere else. The command line prints it, and webhooks
+//! carry it.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -13,8 +14,6 @@ use prost::{Message, Name};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 use serde_json::{Map, Value};
-
-use crate::error::CliError;
 
 /// Deepest nesting of messages; the interface itself has 4.
 const DEPTH_MAX: usize = 16;
@@ -43,11 +42,22 @@ static INTERFACE: LazyLock<Interface> = LazyLock::new(|| {
     interface
 });
 
+/// A message that is not as its descriptor says: a mistake of this program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot write {name} as JSON: {detail}")]
+pub struct JsonError {
+    name: String,
+    detail: String,
+}
+
 /// Turns a message into a JSON document.
-pub fn of<M: Name>(message: &M) -> Result<Value, CliError> {
+///
+/// # Errors
+///
+/// [`JsonError`] names the message.
+pub fn of<M: Name>(message: &M) -> Result<Value, JsonError> {
     let name = format!(".{}", M::full_name());
-    object(&name, &message.encode_to_vec(), DEPTH_MAX)
-        .map_err(|error| CliError::Failed(format!("cannot write {name} as JSON: {error}")))
+    object(&name, &message.encode_to_vec(), DEPTH_MAX).map_err(|detail| JsonError { name, detail })
 }
 
 /// One field as it lies on the wire.
