@@ -58,6 +58,9 @@ fn keep(
     let seed = scenario.seed;
     say!("seed {seed}: {}", failure.text);
     fs::write(arguments.out.join(format!("{seed}.toml")), file(scenario, &failure))?;
+    if arguments.no_shrink {
+        return Ok(());
+    }
     let mut broken = None;
     let run = |candidate: &Scenario| match child.run(candidate) {
         Ok(Verdict::Failed(failure)) => Some(failure),

@@ -48,12 +48,12 @@ impl BatchWatch {
             let service = batches(&self.hosts, hub)?;
             for batch in service.batches().await {
                 let (id, phase) = (batch.batch, batch.phase);
-                // One whose users are all on chain by themselves waits for its expiry.
+                // Of one that is over nothing is left on chain.
                 let standing = batch.txid.and_then(|txid| self.trees.standing_of(txid));
-                let is_taken = standing.is_some_and(|s| s.held_sat == 0 && s.taken_sat > 0);
+                let is_over = standing.is_some_and(|standing| standing.held_sat == 0);
                 let is_moving = match phase {
                     HubPhase::Failed { .. } | HubPhase::Settled => false,
-                    HubPhase::Live { .. } => is_taken,
+                    HubPhase::Live { .. } => is_over,
                     _ => true,
                 };
                 if is_moving {

@@ -21,6 +21,7 @@ use super::faults::Cheated;
 use super::hosts::Hosts;
 use super::miner::Miner;
 use super::traffic::Made;
+use super::trees::DUST_MSAT;
 use crate::topology::Node;
 
 /// What a close may cost beside fees: dust, outputs that nobody wants, rounded millisatoshi; sat.
@@ -93,6 +94,8 @@ struct Paid {
     taken: BTreeMap<[u8; 32], BTreeMap<Node, u64>>,
     /// Who paid a hash that it had paid already.
     again: Option<(Node, [u8; 32])>,
+    /// Who meant to pay a hash and knows that it has not, or does not know yet.
+    unpaid: BTreeMap<[u8; 32], BTreeMap<Node, PaymentState>>,
 }
 
 /// The checker of a run.
@@ -252,7 +255,7 @@ impl Checker {
         made: &[Made],
         excused: &BTreeSet<Node>,
     ) -> Result<Vec<(u64, u64)>, LiveError> {
-        let Paid { sums, sent, taken, again } = self.payments_of_all().await?;
+        let Paid { sums, sent, taken, again, unpaid } = self.payments_of_all().await?;
         if let Some((number, hash)) = again {
             let detail = format!("n{number} paid {} again", PaymentHash(hash));
             return Err(self.violation("a hash is paid once", detail));
@@ -281,11 +284,19 @@ impl Checker {
                 return Err(self.violation("what was promised is remembered", detail));
             }
         }
-        let strange =
-            taken.iter().find(|(hash, _)| excused.is_empty() && !sent.contains_key(*hash));
-        if let Some((hash, payees)) = strange {
-            let hash = PaymentHash(*hash);
-            let detail = format!("{payees:?} were paid for {hash}, and nobody knows to have paid");
+        // What is too small for an output of its own is lost to whoever forwarded it when the
+        // channel it came over closes: its payer has it back.
+        let has_closed = !self.closed().is_empty();
+        let is_lost = |(hash, payees): &(&[u8; 32], &BTreeMap<Node, u64>)| {
+            let failed = |state: &PaymentState| *state == PaymentState::Failed;
+            let is_failed = unpaid.get(*hash).is_some_and(|payers| payers.values().any(failed));
+            has_closed && is_failed && payees.values().all(|msat| *msat <= DUST_MSAT)
+        };
+        let mut unknown =
+            taken.iter().filter(|(hash, _)| excused.is_empty() && !sent.contains_key(*hash));
+        if let Some((hash, payees)) = unknown.find(|payment| !is_lost(payment)) {
+            let (payers, hash) = (unpaid.get(hash), PaymentHash(*hash));
+            let detail = format!("{payees:?} were paid for {hash}, and {payers:?} know not to");
             return Err(self.violation("what arrived was paid", detail));
         }
         let since = sums.into_iter().zip(&self.paid_before);
@@ -299,10 +310,14 @@ impl Checker {
         let mut paid = Paid { sums: vec![(0, 0); self.hosts.count() as usize], ..Paid::default() };
         for number in self.hosts.numbers() {
             for record in self.payments(number).await? {
-                let Some(hash) = record.hash.filter(|_| record.state == PaymentState::Succeeded)
-                else {
+                let Some(hash) = record.hash else { continue };
+                if record.state != PaymentState::Succeeded {
+                    if record.direction == node::payments::Direction::Outbound {
+                        let payers = paid.unpaid.entry(hash.0).or_default();
+                        payers.insert(number, record.state);
+                    }
                     continue;
-                };
+                }
                 let sum: &mut (u64, u64) = &mut paid.sums[number as usize];
                 if record.direction == node::payments::Direction::Inbound {
                     sum.1 += record.amount_msat;
