@@ -10,7 +10,7 @@ use simnet::scenario::Scenario;
 
 use super::{Failure as Failed, HuntArguments};
 
-/// How long a run may take by the clock on the wall.
+/// Processor time that a run may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Runs to make one failure smaller.
 const SHRINK_RUNS: u32 = 60;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
 use node::batches::JoinView;
 use node::channels::ChannelState;
-use node::lightning::CloseKind;
+use node::lightning::{CloseKind, PendingBalance};
 use node::node::Node as RunningNode;
 use node::unroll::UnrollState;
 
@@ -19,6 +19,8 @@ use crate::topology::Node;
 
 /// What LDK's figure of a closed channel may be above what its record says, by channel, sat.
 const ROUNDING_SAT: u64 = 355;
+/// About what takes an output of a closed channel into the wallet, vB.
+const SWEEP_VB: u64 = 150;
 
 /// The batches of a run.
 pub struct BatchWatch {
@@ -176,9 +178,14 @@ fn is_forming(join: &JoinView) -> bool {
     }
 }
 
-/// Whether nothing of a node waits for the chain but what its hub takes back in its time.
-pub fn is_idle(node: &RunningNode) -> bool {
-    let waits: u64 = node.lightning.pending_balances().iter().map(|b| b.amount_sat).sum();
+/// Whether nothing of a node waits for the chain but what its hub takes back in its time, and
+/// what is not worth its input at this feerate.
+pub fn is_idle(node: &RunningNode, msat_per_vb: u64) -> bool {
+    let is_worth = |balance: &PendingBalance| {
+        balance.waits_for != "sweep" || balance.amount_sat * 1_000 > SWEEP_VB * msat_per_vb
+    };
+    let waits = node.lightning.pending_balances().into_iter().filter(is_worth);
+    let waits: u64 = waits.map(|balance| balance.amount_sat).sum();
     let (mut parked_sat, mut parked) = (0, 0);
     for (funding, channel) in node.channels.by_funding() {
         let Some(record) = node.channels.recorded(channel) else { continue };

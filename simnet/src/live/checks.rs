@@ -186,27 +186,36 @@ impl Checker {
         wrong.map_or(Ok(()), |wrong| Err(self.violation("each batch is settled once", wrong)))
     }
 
-    /// Whether HTLCs are under way or money waits for the chain.
+    /// What is not at rest: HTLCs under way, money that waits for the chain.
     ///
     /// # Errors
     ///
     /// If a node's store fails.
-    pub async fn is_at_rest(&self, excused: &BTreeSet<Node>) -> Result<bool, LiveError> {
+    pub async fn under_way(&self, excused: &BTreeSet<Node>) -> Result<Option<String>, LiveError> {
         if let Some(batches) = &self.batches
-            && batches.under_way(excused).await?.is_some()
+            && let Some(what) = batches.under_way(excused).await?
         {
-            return Ok(false);
+            return Ok(Some(what));
         }
-        let all = self.hosts.numbers().filter(|number| !excused.contains(number)).all(|number| {
-            let idle = |node: &RunningNode| {
-                let channels = node.lightning.channels();
-                let still = channels.iter().all(|c| c.inbound_htlcs == 0 && c.outbound_htlcs == 0);
-                let balance = node.wallet.balance();
-                still && batches::is_idle(node) && balance.unconfirmed.to_sat() == 0
+        for number in self.hosts.numbers().filter(|number| !excused.contains(number)) {
+            let look = |node: &RunningNode| {
+                let mut channels = node.lightning.channels().into_iter();
+                let busy = channels.find(|c| c.inbound_htlcs + c.outbound_htlcs > 0);
+                let unconfirmed = node.wallet.balance().unconfirmed;
+                if let Some(channel) = busy {
+                    return Some(format!("HTLCs of n{number} in {:?}", channel.funding));
+                }
+                if !batches::is_idle(node, self.miner.feerate_msat_per_vb()) {
+                    let waits = node.lightning.pending_balances();
+                    return Some(format!("money of n{number} on chain: {waits:?}"));
+                }
+                (unconfirmed.to_sat() > 0).then(|| format!("{unconfirmed} of n{number}'s wallet"))
             };
-            self.hosts.ask(number, idle).unwrap_or(true)
-        });
-        Ok(all)
+            if let Some(what) = self.hosts.ask(number, look).flatten() {
+                return Ok(Some(what));
+            }
+        }
+        Ok(None)
     }
 
     /// Channels that are no longer open at an end, by their funding outputs. One of a batch whose

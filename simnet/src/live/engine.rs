@@ -285,13 +285,15 @@ impl Stage {
         loop {
             // HTLCs that were on their way when payments ended.
             sleep(Duration::from_secs(5)).await;
-            let are_out = self.faults.exits().under_way == 0;
-            if are_out && self.checker.is_at_rest(&excused).await? {
-                break;
-            }
+            let exits = self.faults.exits().under_way;
+            let under_way = match exits {
+                0 => self.checker.under_way(&excused).await?,
+                _ => Some(format!("{exits} users on their way out of batches")),
+            };
+            let Some(under_way) = under_way else { break };
             blocks += 1;
             if blocks > RESOLVE_BLOCKS {
-                let what = "money from closed channels".to_owned();
+                let what = format!("rest after {RESOLVE_BLOCKS} blocks ({under_way})");
                 let seconds = u64::from(RESOLVE_BLOCKS) * RESOLVE_BLOCK.as_secs();
                 return Err(LiveError::Late { what, seconds });
             }

@@ -2,7 +2,8 @@
 //!
 //! Everything happens in as few blocks as it can: one that funds all wallets, one with all
 //! funding and batch transactions, five that bury them, and those that batches are to have behind
-//! them. That takes virtual time, all of it before the scenario's zero.
+//! them; more only where a wallet's coins are all tied up in the first channels. That takes
+//! virtual time, all of it before the scenario's zero.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 const LOOK: Duration = Duration::from_millis(100);
 /// Channels that a host opens at a time.
 const OPENS_AT_ONCE: usize = 16;
+/// How the reason begins for which a channel is not opened that there are no coins for any more,
+/// and how long others have to be funded before the next block.
+const SHORT_OF_COINS: &str = "insufficient funds";
+const COINS_ROUND: Duration = Duration::from_secs(30);
 /// What a coin has beyond the channel that it is for, for the fee of the funding transaction.
 const FEE_ROOM_SAT: u64 = 20_000;
 /// How long gossip spreads before those who missed some connect anew, and how often they do.
@@ -276,26 +281,35 @@ async fn open_one(
     let away = LiveError::Away { host: opener };
     let channels = hosts.ask(opener, |node| std::sync::Arc::clone(&node.channels)).ok_or(away)?;
     let deadline = Instant::now() + PATIENCE;
-    let opened = loop {
-        match channels.request_open(request.clone(), None).await {
-            Ok(view) => break view.record.channel,
-            // Two channels with one peer open one after the other; coins come back as change.
-            Err(OpenError::InProgress { .. } | OpenError::InsufficientFunds { .. })
-                if Instant::now() < deadline =>
-            {
-                sleep(LOOK).await;
-            }
-            Err(error) => return Err(refused(error.to_string())),
-        }
-    };
     loop {
-        let record = channels.recorded(opened).ok_or_else(|| refused("it is gone".into()))?;
-        match record.state {
-            ChannelState::Opening if Instant::now() < deadline => sleep(LOOK).await,
-            ChannelState::Opening => return Err(refused("the peer does not answer".into())),
-            ChannelState::AwaitingConfirmation | ChannelState::Active => return Ok(()),
-            _ => return Err(refused(record.close_reason.unwrap_or_default())),
+        let opened = loop {
+            match channels.request_open(request.clone(), None).await {
+                Ok(view) => break view.record.channel,
+                // Two channels with one peer open one after the other; coins come back as change.
+                Err(OpenError::InProgress { .. } | OpenError::InsufficientFunds { .. })
+                    if Instant::now() < deadline =>
+                {
+                    sleep(LOOK).await;
+                }
+                Err(error) => return Err(refused(error.to_string())),
+            }
+        };
+        let why = loop {
+            let record = channels.recorded(opened).ok_or_else(|| refused("it is gone".into()))?;
+            match record.state {
+                ChannelState::Opening if Instant::now() < deadline => sleep(LOOK).await,
+                ChannelState::Opening => return Err(refused("the peer does not answer".into())),
+                ChannelState::AwaitingConfirmation | ChannelState::Active => return Ok(()),
+                _ => break record.close_reason.unwrap_or_default(),
+            }
+        };
+        // Meanwhile the wallet had put several coins into another channel: in a block they become
+        // change.
+        if !why.starts_with(SHORT_OF_COINS) || Instant::now() > deadline {
+            return Err(refused(why));
         }
+        sleep(COINS_ROUND).await;
+        mine(hosts, 1).await?;
     }
 }
 
