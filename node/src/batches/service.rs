@@ -493,7 +493,7 @@ impl Batches {
                     effects.extend(owed.into_iter().map(|e| Effect::User(id, e)));
                 }
                 Input::Settle(id) => {
-                    let owed = state.hub.get(&id).map(HubLife::settling_effects);
+                    let owed = state.hub.get(&id).map(|life| life.settling_effects(&self.parts));
                     effects.extend(owed.into_iter().flatten().map(|e| Effect::Hub(id, e)));
                 }
             }

@@ -37,9 +37,19 @@ impl Stopwatch {
     }
 }
 
-/// Processor time of this thread. Fields 14 and 15 of `stat`, after the name in brackets.
+/// Processor time of this thread.
 fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    processor_time(&std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default())
+}
+
+/// Processor time that all threads of a process have used; none where the system does not tell.
+pub fn cpu_time_of(process: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    Some(processor_time(&text))
+}
+
+/// Fields 14 and 15 of `stat`, after the name in brackets.
+fn processor_time(text: &str) -> Duration {
     let after_name = text.rsplit(')').next().unwrap_or("");
     let ticks: u64 = after_name
         .split_whitespace()

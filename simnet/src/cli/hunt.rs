@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use simnet::bench::machine::Stopwatch;
-use simnet::hunt::{Child, Failure, Verdict, draw, shrink, text};
+use simnet::hunt::{Child, Failure, Verdict, draw, has_batches, shrink, text};
 use simnet::scenario::Scenario;
 
 use super::{Failure as Failed, HuntArguments};
 
-/// How long a run may take by the clock on the wall.
+/// Processor time that a run may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Runs to make one failure smaller.
 const SHRINK_RUNS: u32 = 60;
@@ -26,13 +26,14 @@ pub fn hunt(arguments: &HuntArguments) -> Result<ExitCode, Failed> {
     let watch = Stopwatch::start();
     let end = Duration::from_secs_f64((arguments.minutes * 60.0).max(0.0));
     let (mut runs, mut found) = (0_u64, 0_u64);
-    for seed in arguments.seed.. {
+    let mut last = arguments.seed;
+    for seed in (arguments.seed..).filter(|seed| !arguments.batches || has_batches(*seed)) {
         let is_over = watch.wall() >= end || arguments.runs.is_some_and(|most| runs >= most);
         if is_over && runs > 0 {
             break;
         }
         let scenario = draw(seed);
-        runs += 1;
+        (runs, last) = (runs + 1, seed);
         if let Verdict::Failed(failure) = child.run(&scenario)? {
             found += 1;
             keep(arguments, &child, &scenario, failure)?;
@@ -40,7 +41,7 @@ pub fn hunt(arguments: &HuntArguments) -> Result<ExitCode, Failed> {
     }
     // Beside what was found, the last run's file says nothing.
     let _gone = fs::remove_file(arguments.out.join("running.toml"));
-    let (first, last) = (arguments.seed, arguments.seed + runs - 1);
+    let first = arguments.seed;
     say!(
         "{runs} scenarios, seeds {first} to {last}, in {:.0} s: {found} failed",
         watch.wall().as_secs_f64()
@@ -57,6 +58,9 @@ fn keep(
     let seed = scenario.seed;
     say!("seed {seed}: {}", failure.text);
     fs::write(arguments.out.join(format!("{seed}.toml")), file(scenario, &failure))?;
+    if arguments.no_shrink {
+        return Ok(());
+    }
     let mut broken = None;
     let run = |candidate: &Scenario| match child.run(candidate) {
         Ok(Verdict::Failed(failure)) => Some(failure),

@@ -108,6 +108,13 @@ pub struct HuntArguments {
     /// The first scenario's seed; the others follow.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Only scenarios with batches: every fourth seed.
+    #[arg(long)]
+    pub batches: bool,
+    /// Keeps scenarios that fail as they are; without it each is made smaller, which takes up to
+    /// 60 runs.
+    #[arg(long)]
+    pub no_shrink: bool,
     /// Folder for scenarios that fail, and for what is left of them when they are shrunk.
     #[arg(long, value_name = "FOLDER", default_value = "hunt")]
     pub out: PathBuf,

@@ -55,6 +55,7 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let limits = Limits {
         jobs: arguments.jobs.unwrap_or(cores),
         memory: arguments.memory_limit.map(|megabytes| megabytes.saturating_mul(1_000_000)),
+        program: std::env::current_exe().ok(),
     };
     let control = Arc::new(Control::default());
     stop_at_interrupt(&control)?;
@@ -68,7 +69,7 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
         });
         let bar = progress(expected, arguments.quiet);
         let done = with_progress(&bar, &control, || {
-            simnet::run::run(*engine, &document, &variants, limits, folder.as_deref(), &control)
+            simnet::run::run(*engine, &document, &variants, limits.clone(), folder.as_deref(), &control)
         })?;
         report(arguments, folder.as_deref(), &variants, &done)?;
         by_engine.push(done);

@@ -6,11 +6,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{Failure, text};
-use crate::bench::machine::Stopwatch;
+use crate::bench::machine::{Stopwatch, cpu_time_of};
 use crate::scenario::Scenario;
 
 /// How often somebody looks whether a child has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// A run that has used no processor time for so long, by the clock on the wall, waits for what
+/// never comes: virtual time needs no waiting.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What LDK says when it learns that its state is an old one, and what whoever meets its locks
 /// afterwards says.
@@ -23,7 +26,7 @@ pub struct Child {
     pub program: PathBuf,
     /// Where scenario files go.
     pub folder: PathBuf,
-    /// A run that takes longer, by the clock on the wall, hangs.
+    /// A run that takes longer hangs: processor time, so that a busy machine is no failure.
     pub patience: Duration,
 }
 
@@ -78,26 +81,41 @@ impl Child {
         let complained =
             read(child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
         let watch = Stopwatch::start();
-        let status = loop {
+        let (mut used, mut idle_since) = (Duration::ZERO, Duration::ZERO);
+        let ended = loop {
             if let Some(status) = child.try_wait()? {
-                break Some(status);
+                break Ok(status.success());
             }
-            if watch.wall() > self.patience {
+            let now = watch.wall();
+            let cpu = cpu_time_of(child.id()).unwrap_or(now);
+            if cpu > used {
+                (used, idle_since) = (cpu, now);
+            }
+            let hangs = [
+                (cpu > self.patience, "it runs and runs"),
+                (now - idle_since > IDLE, "it waits for what never comes"),
+            ];
+            if let Some((_, how)) = hangs.into_iter().find(|(hangs, _)| *hangs) {
                 child.kill()?;
                 child.wait()?;
-                break None;
+                break Err(how);
             }
             std::thread::sleep(LOOK);
         };
         let said = said.join().unwrap_or_default();
         let complained = complained.join().unwrap_or_default();
         let lies = std::fs::read_to_string(file).is_ok_and(|text| text.contains("lost_sync"));
-        Ok(verdict(status.map(|status| status.success()), &said, &complained, lies))
+        Ok(verdict(ended, &said, &complained, lies))
     }
 }
 
-/// `lies`: a disk of the scenario does.
-fn verdict(success: Option<bool>, said: &str, complained: &str, lies: bool) -> Verdict {
+/// `ended`: whether the run succeeded, or how it hung. `lies`: a disk of the scenario does.
+fn verdict(
+    ended: Result<bool, &str>,
+    said: &str,
+    complained: &str,
+    lies: bool,
+) -> Verdict {
     let failed = |text: String| Verdict::Failed(Failure { text });
     // A task that panics ends alone: only the message tells.
     let panics = complained.split("panicked at").skip(1);
@@ -107,13 +125,13 @@ fn verdict(success: Option<bool>, said: &str, complained: &str, lies: bool) -> V
         let lines: Vec<&str> = panic.lines().take(2).map(str::trim).collect();
         return failed(format!("panicked at {}", lines.join(" ")));
     }
-    match success {
-        None => failed("it hangs".to_owned()),
-        Some(false) => {
+    match ended {
+        Err(how) => failed(how.to_owned()),
+        Ok(false) => {
             let last = complained.lines().rfind(|line| !line.trim().is_empty());
             failed(last.unwrap_or("it ended without a word").to_owned())
         }
-        Some(true) => {
+        Ok(true) => {
             let summary: Option<serde_json::Value> = serde_json::from_str(said).ok();
             let hash = summary.as_ref().and_then(|summary| summary["transcript_hash"].as_str());
             match hash {
@@ -132,16 +150,16 @@ mod tests {
     fn a_panic_of_a_task_is_a_failure_though_the_run_goes_on() {
         let panic = "thread 'x' panicked at a.rs:1:2:\nattempt to add\nnote: run with";
         let said = "{\"transcript_hash\":\"ab\"}";
-        let Verdict::Failed(failure) = verdict(Some(true), said, panic, true) else {
+        let Verdict::Failed(failure) = verdict(Ok(true), said, panic, true) else {
             panic!("it held");
         };
         assert!(failure.text.contains("attempt to add"), "{}", failure.text);
         let held = Verdict::Held { transcript_hash: "ab".to_owned() };
-        assert_eq!(verdict(Some(true), said, "", false), held);
-        assert!(matches!(verdict(None, "", "", false), Verdict::Failed(_)));
-        assert!(matches!(verdict(Some(true), "{}", "", false), Verdict::Failed(_)));
+        assert_eq!(verdict(Ok(true), said, "", false), held);
+        assert!(matches!(verdict(Err("it waits"), "", "", false), Verdict::Failed(_)));
+        assert!(matches!(verdict(Ok(true), "{}", "", false), Verdict::Failed(_)));
         let behind = "thread 'x' panicked at b.rs:3:4:\nWe have fallen behind - we have";
-        assert_eq!(verdict(Some(true), said, behind, true), held);
-        assert!(matches!(verdict(Some(true), said, behind, false), Verdict::Failed(_)));
+        assert_eq!(verdict(Ok(true), said, behind, true), held);
+        assert!(matches!(verdict(Ok(true), said, behind, false), Verdict::Failed(_)));
     }
 }

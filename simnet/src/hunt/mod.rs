@@ -9,7 +9,7 @@ mod draw;
 mod shrink;
 
 pub use child::{Child, Verdict};
-pub use draw::draw;
+pub use draw::{draw, has_batches};
 pub use shrink::{Shrunk, shrink};
 
 use crate::scenario::Scenario;
@@ -68,6 +68,7 @@ mod tests {
             "offline",
             "clock_skew",
             "fee_spike",
+            "mass_exit",
         ] {
             assert!(kinds.contains(kind), "{kind}");
         }

@@ -66,7 +66,18 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
         }
         add(&|smaller| smaller.workload[place].hold = Hold::None);
     }
+    add(&|smaller| smaller.batches = None);
     add(&|smaller| fewer_nodes(&mut smaller.topology));
+    add(&|smaller| {
+        if let TopologySpec::HubAndSpoke { hubs, .. } = &mut smaller.topology {
+            *hubs = 1;
+        }
+    });
+    add(&|smaller| {
+        if let Some(batches) = &mut smaller.batches {
+            batches.users_max = 8;
+        }
+    });
     add(&|smaller| smaller.senders.parts_max = 1);
     add(&|smaller| smaller.links.latency_ms = [10.0, 10.0]);
     add(&|smaller| smaller.links.processing_ms = 0.0);
@@ -89,6 +100,7 @@ fn simpler(fault: &mut Fault) {
         Fault::Crash { write, .. } => *write = 0,
         Fault::Cut { one_way, .. } => *one_way = false,
         Fault::Reorg { depth, .. } => *depth = 1,
+        Fault::MassExit { share_ppm, .. } => *share_ppm = 300_000,
         _ => {}
     }
 }
@@ -101,6 +113,10 @@ fn can_run(scenario: &Scenario) -> bool {
         TopologySpec::Lattice { width, height, .. } => width * height,
         _ => return false,
     };
+    let of_batches = |fault: &Fault| matches!(fault, Fault::MassExit { .. });
+    if scenario.batches.is_none() && scenario.faults.iter().any(of_batches) {
+        return false;
+    }
     scenario.faults.iter().flat_map(Fault::nodes).all(|node| node < nodes)
 }
 

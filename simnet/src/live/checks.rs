@@ -10,20 +10,29 @@ use std::time::Duration;
 use bitcoin::OutPoint;
 use node::channels::ChannelState;
 use node::lightning::ChannelSnapshot;
+use node::lightning::types::PaymentHash;
 use node::node::Node as RunningNode;
 use node::payments::{PaymentFilter, PaymentState};
 
 use super::LiveError;
+use super::batches::{self, BatchWatch};
+use super::book::Book;
 use super::faults::Cheated;
 use super::hosts::Hosts;
 use super::miner::Miner;
 use super::traffic::Made;
+use super::trees::DUST_MSAT;
 use crate::topology::Node;
 
 /// What a close may cost beside fees: dust, outputs that nobody wants, rounded millisatoshi; sat.
 const CLOSE_SLACK_SAT: u64 = 2_500;
 /// Payments read at a time.
 const PAGE: usize = 1_000;
+
+/// Blocks within which batches form, users move and paths come onto the chain after all faults,
+/// and what nodes have between two of them.
+const BLOCKS_TO_REST: u32 = 60;
+const REST_BLOCK: Duration = Duration::from_secs(61);
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,25 +80,60 @@ impl Wealth {
 pub struct Memory {
     channels: BTreeMap<Option<OutPoint>, (u64, u64)>,
     payments: BTreeMap<[u8; 32], PaymentState>,
+    batches: BTreeMap<String, String>,
     wallet_sat: u64,
+}
+
+/// What nodes know of payments that succeeded.
+#[derive(Default)]
+struct Paid {
+    /// What each node sent and received, msat.
+    sums: Vec<(u64, u64)>,
+    /// Who sent how much for which hash, and who received it.
+    sent: BTreeMap<[u8; 32], BTreeMap<Node, u64>>,
+    taken: BTreeMap<[u8; 32], BTreeMap<Node, u64>>,
+    /// Who paid a hash that it had paid already.
+    again: Option<(Node, [u8; 32])>,
+    /// Who meant to pay a hash and knows that it has not, or does not know yet.
+    unpaid: BTreeMap<[u8; 32], BTreeMap<Node, PaymentState>>,
 }
 
 /// The checker of a run.
 pub struct Checker {
     hosts: Hosts,
     miner: Miner,
-    capacities: HashMap<OutPoint, u64>,
+    book: Book,
+    /// Where users are in batches.
+    batches: Option<BatchWatch>,
     before: Vec<Wealth>,
+    /// What each had sent and received, msat.
+    paid_before: Vec<(u64, u64)>,
 }
 
 impl Checker {
     /// A checker that compares with what there is now, when nothing has gone wrong yet.
-    pub fn new(hosts: Hosts, miner: Miner, capacities: HashMap<OutPoint, u64>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If a node does not tell its payments.
+    pub async fn new(
+        hosts: Hosts,
+        miner: Miner,
+        book: Book,
+        batches: Option<BatchWatch>,
+    ) -> Result<Self, LiveError> {
         let before = hosts
             .numbers()
             .map(|number| hosts.ask(number, Wealth::of).unwrap_or_default())
             .collect();
-        Self { hosts, miner, capacities, before }
+        let mut this = Self { hosts, miner, book, batches, before, paid_before: vec![] };
+        this.paid_before = this.payments_of_all().await?.sums;
+        Ok(this)
+    }
+
+    /// The batches that are watched.
+    pub fn batches(&self) -> Option<&BatchWatch> {
+        self.batches.as_ref()
     }
 
     fn violation(&self, rule: &'static str, detail: String) -> LiveError {
@@ -117,8 +161,9 @@ impl Checker {
     ///
     /// [`LiveError::Violated`].
     pub fn step(&self, excused: &BTreeSet<Node>) -> Result<(), LiveError> {
+        self.book.look();
         for (funding, ends) in self.channels() {
-            let Some(capacity_sat) = self.capacities.get(&funding) else { continue };
+            let Some(capacity_sat) = self.book.capacity_sat(funding) else { continue };
             if ends.iter().any(|(number, _)| excused.contains(number)) {
                 continue;
             }
@@ -130,27 +175,55 @@ impl Checker {
                 }
             }
         }
-        Ok(())
+        self.settled_once(excused)
     }
 
-    /// Whether HTLCs are under way or money waits for the chain.
-    pub fn is_at_rest(&self, excused: &BTreeSet<Node>) -> bool {
-        self.hosts.numbers().filter(|number| !excused.contains(number)).all(|number| {
-            let idle = |node: &RunningNode| {
-                let channels = node.lightning.channels();
-                let still = channels.iter().all(|c| c.inbound_htlcs == 0 && c.outbound_htlcs == 0);
-                let balance = node.wallet.balance();
-                still
-                    && node.lightning.pending_balances().iter().all(|b| b.amount_sat == 0)
-                    && balance.unconfirmed.to_sat() == 0
+    /// Every satoshi of a batch is in one place.
+    fn settled_once(&self, excused: &BTreeSet<Node>) -> Result<(), LiveError> {
+        let Some(BatchWatch { trees, .. }) = &self.batches else { return Ok(()) };
+        trees.look();
+        let wrong = trees.wrong(excused);
+        wrong.map_or(Ok(()), |wrong| Err(self.violation("each batch is settled once", wrong)))
+    }
+
+    /// What is not at rest: HTLCs under way, money that waits for the chain.
+    ///
+    /// # Errors
+    ///
+    /// If a node's store fails.
+    pub async fn under_way(&self, excused: &BTreeSet<Node>) -> Result<Option<String>, LiveError> {
+        if let Some(batches) = &self.batches
+            && let Some(what) = batches.under_way(excused).await?
+        {
+            return Ok(Some(what));
+        }
+        for number in self.hosts.numbers().filter(|number| !excused.contains(number)) {
+            let look = |node: &RunningNode| {
+                let mut channels = node.lightning.channels().into_iter();
+                let busy = channels.find(|c| c.inbound_htlcs + c.outbound_htlcs > 0);
+                let unconfirmed = node.wallet.balance().unconfirmed;
+                if let Some(channel) = busy {
+                    return Some(format!("HTLCs of n{number} in {:?}", channel.funding));
+                }
+                if !batches::is_idle(node, self.miner.feerate_msat_per_vb()) {
+                    let waits = node.lightning.pending_balances();
+                    return Some(format!("money of n{number} on chain: {waits:?}"));
+                }
+                (unconfirmed.to_sat() > 0).then(|| format!("{unconfirmed} of n{number}'s wallet"))
             };
-            self.hosts.ask(number, idle).unwrap_or(true)
-        })
+            if let Some(what) = self.hosts.ask(number, look).flatten() {
+                return Ok(Some(what));
+            }
+        }
+        Ok(None)
     }
 
-    /// Channels that are no longer open at an end, by their funding outputs.
+    /// Channels that are no longer open at an end, by their funding outputs. One of a batch whose
+    /// funding output is not on chain cost nothing.
     pub fn closed(&self) -> BTreeSet<OutPoint> {
-        let mut closed: BTreeSet<OutPoint> = self.capacities.keys().copied().collect();
+        let fundings = self.book.fundings().into_iter();
+        let mut closed: BTreeSet<OutPoint> =
+            fundings.filter(|f| !self.book.is_virtual(*f)).collect();
         for (funding, ends) in self.channels() {
             if ends.len() == 2 && ends.iter().all(|(_, channel)| !channel.closing) {
                 closed.remove(&funding);
@@ -170,63 +243,104 @@ impl Checker {
         excused: &BTreeSet<Node>,
         cheated: &[Cheated],
     ) -> Result<(), LiveError> {
+        self.book.look();
         let records = self.compare_payments(made, excused).await?;
+        self.settled_once(excused)?;
+        if let Some(batches) = &self.batches
+            && let Some(wrong) = batches.left_behind(excused).await?
+        {
+            return Err(self.violation("who leaves a batch takes all along", wrong));
+        }
         self.conserved(excused)?;
         self.nobody_lost(&records, excused, cheated)?;
+        self.nobody_gained(&records, excused)?;
         self.channels_agree(excused)
     }
 
-    /// Payers and payees agree on what was paid; returns what each sent and received, msat.
+    /// Payers and payees agree on what was paid; returns what each sent and received since the
+    /// beginning, msat.
     async fn compare_payments(
         &self,
         made: &[Made],
         excused: &BTreeSet<Node>,
     ) -> Result<Vec<(u64, u64)>, LiveError> {
-        let mut sums = vec![(0, 0); self.hosts.count() as usize];
-        let mut taken: HashMap<(Node, [u8; 32]), u64> = HashMap::new();
-        let mut sent: HashMap<[u8; 32], (Node, u64)> = HashMap::new();
-        for number in self.hosts.numbers() {
-            for record in self.payments(number).await? {
-                let Some(hash) = record.hash.filter(|_| record.state == PaymentState::Succeeded)
-                else {
-                    continue;
-                };
-                let sum: &mut (u64, u64) = &mut sums[number as usize];
-                if record.direction == node::payments::Direction::Inbound {
-                    sum.1 += record.amount_msat;
-                    taken.insert((number, hash.0), record.amount_msat);
-                } else {
-                    sum.0 += record.amount_msat + record.fee_msat;
-                    if sent.insert(hash.0, (number, record.amount_msat)).is_some() {
-                        let detail = format!("n{number} paid {hash} again");
-                        return Err(self.violation("a hash is paid once", detail));
-                    }
-                }
+        let Paid { sums, sent, taken, again, unpaid } = self.payments_of_all().await?;
+        if let Some((number, hash)) = again {
+            let detail = format!("n{number} paid {} again", PaymentHash(hash));
+            return Err(self.violation("a hash is paid once", detail));
+        }
+        for (hash, payers) in sent.iter().filter(|(_, payers)| payers.len() > 1) {
+            // Two pay for one hash where each pays the other: a balance that moves to another
+            // channel of theirs.
+            let nobody = BTreeMap::new();
+            let payees = taken.get(hash).unwrap_or(&nobody);
+            let is_excused = payers.keys().any(|number| excused.contains(number));
+            if !is_excused && !payers.keys().eq(payees.keys()) {
+                let detail = format!("{} was paid by {payers:?} to {payees:?}", PaymentHash(*hash));
+                return Err(self.violation("a hash is paid once", detail));
             }
         }
         for Made { from, to, hash, amount_msat } in made {
             if excused.contains(from) || excused.contains(to) {
                 continue;
             }
-            if taken.get(&(*to, hash.0)) != Some(amount_msat) {
+            if taken.get(&hash.0).and_then(|payees| payees.get(to)) != Some(amount_msat) {
                 let detail = format!("n{from} paid {amount_msat} msat for {hash}, n{to} has none");
                 return Err(self.violation("what was paid arrived", detail));
             }
-            if sent.get(&hash.0).is_none_or(|(number, _)| number != from) {
+            if !sent.get(&hash.0).is_some_and(|payers| payers.contains_key(from)) {
                 let detail = format!("n{from} was told that {hash} is paid, and forgot");
                 return Err(self.violation("what was promised is remembered", detail));
             }
         }
-        let known: BTreeSet<[u8; 32]> = sent.keys().copied().collect();
-        let strange = taken.keys().find(|(number, hash)| {
-            !excused.contains(number) && !known.contains(hash) && excused.is_empty()
-        });
-        if let Some((number, hash)) = strange {
-            let hash = node::lightning::types::PaymentHash(*hash);
-            let detail = format!("n{number} was paid for {hash}, and nobody knows to have paid");
+        // What is too small for an output of its own is lost to whoever forwarded it when the
+        // channel it came over closes: its payer has it back.
+        let has_closed = !self.closed().is_empty();
+        let is_lost = |(hash, payees): &(&[u8; 32], &BTreeMap<Node, u64>)| {
+            let failed = |state: &PaymentState| *state == PaymentState::Failed;
+            let is_failed = unpaid.get(*hash).is_some_and(|payers| payers.values().any(failed));
+            has_closed && is_failed && payees.values().all(|msat| *msat <= DUST_MSAT)
+        };
+        let mut unknown =
+            taken.iter().filter(|(hash, _)| excused.is_empty() && !sent.contains_key(*hash));
+        if let Some((hash, payees)) = unknown.find(|payment| !is_lost(payment)) {
+            let (payers, hash) = (unpaid.get(hash), PaymentHash(*hash));
+            let detail = format!("{payees:?} were paid for {hash}, and {payers:?} know not to");
             return Err(self.violation("what arrived was paid", detail));
         }
-        Ok(sums)
+        let since = sums.into_iter().zip(&self.paid_before);
+        Ok(since
+            .map(|(now, then)| (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1)))
+            .collect())
+    }
+
+    /// What payments all nodes know to have succeeded.
+    async fn payments_of_all(&self) -> Result<Paid, LiveError> {
+        let mut paid = Paid { sums: vec![(0, 0); self.hosts.count() as usize], ..Paid::default() };
+        for number in self.hosts.numbers() {
+            for record in self.payments(number).await? {
+                let Some(hash) = record.hash else { continue };
+                if record.state != PaymentState::Succeeded {
+                    if record.direction == node::payments::Direction::Outbound {
+                        let payers = paid.unpaid.entry(hash.0).or_default();
+                        payers.insert(number, record.state);
+                    }
+                    continue;
+                }
+                let sum: &mut (u64, u64) = &mut paid.sums[number as usize];
+                if record.direction == node::payments::Direction::Inbound {
+                    sum.1 += record.amount_msat;
+                    paid.taken.entry(hash.0).or_default().insert(number, record.amount_msat);
+                } else {
+                    sum.0 += record.amount_msat + record.fee_msat;
+                    let payers = paid.sent.entry(hash.0).or_default();
+                    if payers.insert(number, record.amount_msat).is_some() {
+                        paid.again = Some((number, hash.0));
+                    }
+                }
+            }
+        }
+        Ok(paid)
     }
 
     async fn payments(
@@ -307,6 +421,28 @@ impl Checker {
         Ok(())
     }
 
+    /// No user of a batch has more than it had and was paid: nobody was paid twice.
+    fn nobody_gained(
+        &self,
+        records: &[(u64, u64)],
+        excused: &BTreeSet<Node>,
+    ) -> Result<(), LiveError> {
+        if !excused.is_empty() {
+            return Ok(());
+        }
+        let wealth = self.wealth();
+        for number in self.book.users().filter(|number| self.hosts.runs(*number)) {
+            let (sent, received) = records[number as usize];
+            let most = self.before[number as usize].total_msat() + received;
+            if wealth[number as usize].total_msat() + sent > most {
+                let has = wealth[number as usize];
+                let detail = format!("n{number} may have {most} msat less {sent} and has {has:?}");
+                return Err(self.violation("nobody is paid twice", detail));
+            }
+        }
+        Ok(())
+    }
+
     /// Both ends of an open channel say the same, to the millisatoshi.
     fn channels_agree(&self, excused: &BTreeSet<Node>) -> Result<(), LiveError> {
         for (funding, ends) in self.channels() {
@@ -314,7 +450,7 @@ impl Checker {
             if excused.contains(one) || excused.contains(other) || a.closing || b.closing {
                 continue;
             }
-            let capacity_msat = self.capacities.get(&funding).map_or(0, |sat| sat * 1_000);
+            let capacity_msat = self.book.capacity_sat(funding).map_or(0, |sat| sat * 1_000);
             if a.local_msat != b.remote_msat
                 || b.local_msat != a.remote_msat
                 || a.local_msat + b.local_msat != capacity_msat
@@ -341,12 +477,23 @@ impl Checker {
     ) -> Result<(), LiveError> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            let Some(dead) = self.unusable(excused) else { return Ok(()) };
+            self.book.look();
+            let Some(dead) = self.unusable(excused) else { break };
             if tokio::time::Instant::now() > deadline {
                 return Err(self.violation("channels come back after faults", dead));
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        let Some(batches) = &self.batches else { return Ok(()) };
+        for _ in 0..BLOCKS_TO_REST {
+            if batches.under_way(excused).await?.is_none() {
+                return Ok(());
+            }
+            self.miner.mine(&bitcoin::ScriptBuf::new_op_return([]));
+            tokio::time::sleep(REST_BLOCK).await;
+        }
+        let what = batches.under_way(excused).await?;
+        what.map_or(Ok(()), |what| Err(self.violation("batches come to rest", what)))
     }
 
     /// A channel that should carry payments and does not.
@@ -379,6 +526,10 @@ impl Checker {
     /// If its store fails.
     pub async fn memory(&self, number: Node) -> Result<Memory, LiveError> {
         let payments = self.payments(number).await?;
+        let batches = match &self.batches {
+            Some(batches) => batches.memory(number).await?,
+            None => BTreeMap::new(),
+        };
         let (channels, wallet_sat) = self
             .hosts
             .ask(number, |node| {
@@ -390,7 +541,7 @@ impl Checker {
             })
             .ok_or(LiveError::Away { host: number })?;
         let payments = payments.into_iter().map(|record| (record.id.0, record.state)).collect();
-        Ok(Memory { channels, payments, wallet_sat })
+        Ok(Memory { channels, payments, batches, wallet_sat })
     }
 
     /// Starts a node again from its disk: it must say the same as before.

@@ -3,16 +3,16 @@
 //! Each run has a thread of its own, armed before anything on it draws a random number, and a
 //! runtime whose clock jumps from timer to timer.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
 use futures::future::{Either, select};
 use node::chain::embedded::{EmbeddedChain, EmbeddedConfig};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::LiveError;
+use super::batches::BatchWatch;
+use super::book::Book;
 use super::checks::Checker;
 use super::clock::SimClock;
 use super::faults::{Faults, end_us};
@@ -115,7 +115,7 @@ async fn play(
     let latencies = network::latencies(scenario, topology);
     let usual = Duration::from_secs_f64(scenario.links.latency_ms[1] / 1e3);
     let outside = Outside {
-        chain: EmbeddedChain::new(chain_config(topology)?, Arc::new(clock)),
+        chain: EmbeddedChain::new(chain_config(scenario, topology)?, Arc::new(clock)),
         net: SimNet::new(clock, Arc::clone(&transcript), latencies, usual),
         clock,
         commit: Duration::from_micros(micros(scenario.links.processing_ms / 1e3)),
@@ -123,7 +123,7 @@ async fn play(
     let made = network::make(outside, scenario, topology).await?;
     let setup_cpu_seconds = watch.cpu().as_secs_f64();
     let watch = Stopwatch::start();
-    let stage = Stage::new(scenario, topology, made, Arc::clone(&transcript));
+    let stage = Stage::new(scenario, topology, made, Arc::clone(&transcript)).await?;
     stage.act(scenario, workload, control).await?;
     stage.end(scenario).await?;
     let recorder = stage.traffic.record(std::mem::take);
@@ -141,8 +141,8 @@ async fn play(
 }
 
 /// A chain whose faucet has what the network needs.
-fn chain_config(topology: &Topology) -> Result<EmbeddedConfig, LiveError> {
-    let needed_sat = network::coins_needed_sat(topology);
+fn chain_config(scenario: &Scenario, topology: &Topology) -> Result<EmbeddedConfig, LiveError> {
+    let needed_sat = network::coins_needed_sat(scenario, topology);
     // Coinbases: 50 BTC up to height 149, 25 up to 299. 100 of them wait.
     let (mut blocks, mut has_sat) = (10_u32, 0_u64);
     while has_sat < needed_sat + 100_000_000 {
@@ -164,32 +164,35 @@ struct Stage {
     checker: Checker,
     transcript: Arc<Transcript>,
     zero: Instant,
-    capacities: HashMap<OutPoint, u64>,
+    book: Book,
 }
 
 impl Stage {
-    fn new(
+    async fn new(
         scenario: &Scenario,
         topology: &Topology,
         made: Network,
         transcript: Arc<Transcript>,
-    ) -> Self {
-        let Network { hosts, fundings, .. } = made;
+    ) -> Result<Self, LiveError> {
+        let book = Book::new(&made, topology, scenario.batches.is_some());
+        let Network { hosts, .. } = made;
         let zero = Instant::now();
         let outside = hosts.outside();
-        let miner = Miner::new(outside.chain.clone(), outside.clock, Arc::clone(&transcript));
-        let channels = &topology.network.channels;
-        let capacities: HashMap<OutPoint, u64> =
-            fundings.into_iter().zip(channels.iter().map(|c| c.capacity_sat)).collect();
+        let miner = {
+            let (chain, transcript) = (outside.chain.clone(), Arc::clone(&transcript));
+            Miner::new(chain, outside.clock, transcript, &scenario.chain)
+        };
         let recorder = Recorder {
             nodes: topology.network.nodes.into(),
-            channels: channels.len() as u64,
+            channels: topology.network.channels.len() as u64,
             ..Recorder::default()
         };
         let faults = Faults::new(scenario, topology, hosts.clone(), miner.clone(), zero);
         let traffic = Traffic::new(hosts.clone(), scenario.senders, zero, scenario.seed, recorder);
-        let checker = Checker::new(hosts.clone(), miner.clone(), capacities.clone());
-        Self { hosts, miner, faults, traffic, checker, transcript, zero, capacities }
+        let watch = || BatchWatch::new(hosts.clone(), book.clone(), topology.hubs.clone());
+        let batches = scenario.batches.is_some().then(watch);
+        let checker = Checker::new(hosts.clone(), miner.clone(), book.clone(), batches).await?;
+        Ok(Self { hosts, miner, faults, traffic, checker, transcript, zero, book })
     }
 
     /// Payments, faults, blocks and samples, until payments and faults are over.
@@ -214,7 +217,7 @@ impl Stage {
             Either::Left((done, _)) => done,
             Either::Right((((), sampled), _)) => sampled,
         };
-        self.sample(scenario);
+        self.sample();
         let end_us = micros_since(self.zero);
         self.traffic.record(|recorder| {
             recorder.end_us = end_us;
@@ -226,13 +229,13 @@ impl Stage {
     async fn sample_for_ever(&self, scenario: &Scenario) -> Result<(), LiveError> {
         let every = Duration::from_secs_f64(scenario.measure.sample_s);
         loop {
-            self.sample(scenario);
+            self.sample();
             self.checker.step(&self.faults.excused())?;
             sleep(every).await;
         }
     }
 
-    fn sample(&self, scenario: &Scenario) {
+    fn sample(&self) {
         let mut sample = Sample {
             at_us: micros_since(self.zero),
             payments_active: self.traffic.active(),
@@ -246,7 +249,7 @@ impl Stage {
             sample.nodes_online += 1;
             for channel in channels {
                 let Some(capacity_sat) =
-                    channel.funding.and_then(|funding| self.capacities.get(&funding))
+                    channel.funding.and_then(|funding| self.book.capacity_sat(funding))
                 else {
                     continue;
                 };
@@ -263,10 +266,14 @@ impl Stage {
             }
         }
         sample.imbalance = sum / f64::from(sides.max(1));
+        if let Some(batches) = self.checker.batches() {
+            sample.capital_locked_sat = batches.trees.held_sat();
+            sample.exits_waiting = batches.exits_waiting();
+        }
         let carried = self.miner.carried();
         sample.chain_vb = carried.vbytes;
         sample.chain_fee_sat = carried.fees_sat;
-        sample.feerate_msat_per_vb = scenario.chain.feerate_sat_per_vb * 1_000;
+        sample.feerate_msat_per_vb = self.miner.feerate_msat_per_vb();
         self.traffic.record(|recorder| recorder.sample(sample));
     }
 
@@ -278,12 +285,15 @@ impl Stage {
         loop {
             // HTLCs that were on their way when payments ended.
             sleep(Duration::from_secs(5)).await;
-            if self.checker.is_at_rest(&excused) {
-                break;
-            }
+            let exits = self.faults.exits().under_way;
+            let under_way = match exits {
+                0 => self.checker.under_way(&excused).await?,
+                _ => Some(format!("{exits} users on their way out of batches")),
+            };
+            let Some(under_way) = under_way else { break };
             blocks += 1;
             if blocks > RESOLVE_BLOCKS {
-                let what = "money from closed channels".to_owned();
+                let what = format!("rest after {RESOLVE_BLOCKS} blocks ({under_way})");
                 let seconds = u64::from(RESOLVE_BLOCKS) * RESOLVE_BLOCK.as_secs();
                 return Err(LiveError::Late { what, seconds });
             }
@@ -293,6 +303,15 @@ impl Stage {
         let made = self.traffic.made();
         let cheated = self.faults.cheated();
         self.checker.at_rest(&made, &excused, &cheated).await?;
+        if let Some(batches) = self.checker.batches() {
+            let mut totals = self.traffic.record(|recorder| recorder.totals);
+            batches.count(&mut totals).await?;
+            let exits = self.faults.exits();
+            totals.exits_done = exits.done;
+            totals.exits_not_worth = exits.not_worth;
+            totals.exits_late = exits.late;
+            self.traffic.record(|recorder| recorder.totals = totals);
+        }
         let count = cheated.len() as u64;
         self.traffic.record(|recorder| {
             recorder.totals.cheats = count;

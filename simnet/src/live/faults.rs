@@ -7,13 +7,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{FeeRate, OutPoint, ScriptBuf};
+use bitcoin::{OutPoint, ScriptBuf};
 use node::runtime::Tasks;
 use node::store::{DiskFault, MemoryDisk};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::LiveError;
+use super::exits::{ExitCounts, Exits};
 use super::hosts::Hosts;
 use super::miner::Miner;
 use crate::random::Random;
@@ -27,8 +28,10 @@ const CHURN: u64 = 1 << 41;
 const WRITE_PATIENCE: Duration = Duration::from_secs(120);
 /// How often a crash looks whether it has come.
 const WRITE_LOOK: Duration = Duration::from_millis(5);
-/// How long a cheater stays out of reach: its commitments are in a block by then.
+/// How long a cheater stays out of reach before a block: its commitments are in that.
 const CHEATER_HIDES: Duration = Duration::from_secs(30);
+/// Blocks for which it does at most.
+const CHEATER_BLOCKS_MAX: u32 = 8;
 
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +48,7 @@ enum Deed {
     Reorg { depth: u32 },
     Feerate { sat_per_vb: u64 },
     SlowDisk { node: Node, sync: Option<Duration> },
+    MassExit { share_ppm: u32, fault: usize },
 }
 
 /// The faults of a run. Clones share them.
@@ -56,6 +60,9 @@ pub struct Faults {
     tasks: Tasks,
     deeds: Arc<Vec<(u64, Deed)>>,
     state: Arc<Mutex<State>>,
+    exits: Exits,
+    users: Arc<Vec<Node>>,
+    seed: u64,
 }
 
 /// A revoked state that reached the chain.
@@ -109,8 +116,14 @@ impl Faults {
             }
         }
         deeds.sort_by_key(|(at_us, _)| *at_us);
-        let (tasks, state) = (Tasks::new(), Arc::default());
-        Self { hosts, miner, zero, tasks, deeds: Arc::new(deeds), state }
+        let (exits, users) = (Exits::new(hosts.clone()), Arc::new(topology.users.clone()));
+        let (tasks, state, deeds) = (Tasks::new(), Arc::default(), Arc::new(deeds));
+        Self { hosts, miner, zero, tasks, deeds, state, exits, users, seed: scenario.seed }
+    }
+
+    /// What became of users who left their batches.
+    pub fn exits(&self) -> ExitCounts {
+        self.exits.counts()
     }
 
     /// Lets everything happen at its time; returns after the last.
@@ -182,11 +195,11 @@ impl Faults {
             Deed::Cheat { node, fault } => self.cheat(node, fault).await?,
             Deed::Skew { node, offset_ms } => self.hosts.clock(node).set_skew_ms(offset_ms),
             Deed::Reorg { depth } => self.miner.reorg(depth)?,
-            Deed::Feerate { sat_per_vb } => {
-                let rate = FeeRate::from_sat_per_vb(sat_per_vb).unwrap_or(FeeRate::MAX);
-                self.hosts.outside().chain.set_fee_estimate(1, rate);
-            }
+            Deed::Feerate { sat_per_vb } => self.miner.set_usual_feerate(sat_per_vb),
             Deed::SlowDisk { node, sync } => self.hosts.outside().net.slow_disk(node, sync),
+            Deed::MassExit { share_ppm, fault } => {
+                self.exits.begin(&self.users, share_ppm, self.seed, fault);
+            }
         }
         Ok(())
     }
@@ -243,13 +256,24 @@ impl Faults {
                 let _published = channels.close(channel.channel, true, None, None).await;
             }
         }
-        sleep(CHEATER_HIDES).await;
-        self.miner.mine(&ScriptBuf::new_op_return([]));
+        let outside = self.hosts.outside();
+        for _ in 0..CHEATER_BLOCKS_MAX {
+            sleep(CHEATER_HIDES).await;
+            self.miner.mine(&ScriptBuf::new_op_return([]));
+            // In a batch a path comes first, a transaction in each block.
+            let is_hidden = |funding: &OutPoint| !outside.is_in_block(funding.txid);
+            let spent = |funding: &OutPoint| outside.chain.output(*funding).is_none();
+            if copy.channels.keys().all(|funding| !is_hidden(funding) && spent(funding)) {
+                break;
+            }
+        }
         for (funding, (victim, forfeit_msat)) in in_truth {
             // A balance that has changed was committed to anew, and the old commitment revoked.
             let before = copy.channels.get(&funding);
             let is_revoked = before.is_some_and(|(_, msat)| *msat != forfeit_msat);
-            if is_revoked && self.hosts.outside().chain.output(funding).is_none() {
+            let is_spent =
+                outside.is_in_block(funding.txid) && outside.chain.output(funding).is_none();
+            if is_revoked && is_spent {
                 self.state.lock().cheated.push(Cheated { victim, forfeit_msat });
             }
         }
@@ -316,8 +340,11 @@ fn add_deeds(deeds: &mut Vec<(u64, Deed)>, place: usize, fault: &Fault, usual: u
             add(*from_s, Deed::SlowDisk { node: *node, sync });
             add(*to_s, Deed::SlowDisk { node: *node, sync: None });
         }
+        Fault::MassExit { at_s, share_ppm } => {
+            add(*at_s, Deed::MassExit { share_ppm: *share_ppm, fault: place });
+        }
         // Drawn by the caller, or refused before.
-        Fault::Churn { .. } | Fault::MassExit { .. } | Fault::Cheat { .. } => {}
+        Fault::Churn { .. } | Fault::Cheat { .. } => {}
     }
 }
 

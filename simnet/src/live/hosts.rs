@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
+use futures::FutureExt;
 use node::chain::embedded::EmbeddedChain;
+use node::chain::{ChainSource, TxStatus};
 use node::config::{BatchRole, Config};
 use node::environment::{Committing, Entropy, Environment};
 use node::keys::{Keys, RecoveryPhrase, WordCount};
@@ -31,6 +33,15 @@ pub struct Outside {
     pub clock: SimClock,
     /// What a node's disk takes for a batch.
     pub commit: Duration,
+}
+
+impl Outside {
+    /// Whether a block of the best chain has a transaction.
+    pub fn is_in_block(&self, txid: bitcoin::Txid) -> bool {
+        // The embedded chain answers at once.
+        let status = self.chain.transaction_status(txid).now_or_never();
+        matches!(status, Some(Ok(TxStatus::Confirmed(_))))
+    }
 }
 
 /// A computer with its disk; the node on it runs or not.

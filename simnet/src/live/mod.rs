@@ -3,18 +3,24 @@
 //! Read `engine.rs` first. Each host is the real `Node::start` with simulated seams: `clock.rs`
 //! and `rng.rs` for time and randomness, `net.rs` for links, the node's own embedded chain and
 //! in-memory disk for the rest. One thread runs everything; when all hosts wait, time jumps to
-//! the next timer. `network.rs` makes the network of a scenario, `traffic.rs` its payments,
-//! `faults.rs` what goes wrong, `miner.rs` the blocks; `checks.rs` says what must hold.
+//! the next timer. `network.rs` makes the network of a scenario, with `joining.rs` users in batches; `traffic.rs` its payments,
+//! `faults.rs` what goes wrong, with `exits.rs` users who leave their batches, `miner.rs` the
+//! blocks; `checks.rs` says what must hold, with `batches.rs` and `trees.rs` of batches, and
+//! `book.rs` which channels there are.
 //!
 //! What is simulated: time, randomness, network, disk, chain. What is real: every line of the
 //! node and of LDK. One seed gives one transcript, see `transcript.rs` and `machine.rs`, in the
 //! first run of a process: tokio's order of waking depends on how many runtimes there were.
 
+mod batches;
+mod book;
 mod checks;
 mod clock;
 pub mod engine;
+mod exits;
 mod faults;
 mod hosts;
+mod joining;
 pub mod machine;
 mod miner;
 mod net;
@@ -24,6 +30,7 @@ mod rng;
 mod tests;
 mod traffic;
 mod transcript;
+mod trees;
 
 use node::chain::embedded::{BlockError, FundError};
 use node::node::StartError;

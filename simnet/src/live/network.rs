@@ -1,8 +1,9 @@
 //! Makes a network of a topology: hosts, coins, channels, and what gossip tells of them.
 //!
 //! Everything happens in as few blocks as it can: one that funds all wallets, one with all
-//! funding transactions, five that bury them. That takes virtual time, all of it before the
-//! scenario's zero.
+//! funding and batch transactions, five that bury them, and those that batches are to have behind
+//! them; more only where a wallet's coins are all tied up in the first channels. That takes
+//! virtual time, all of it before the scenario's zero.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::LiveError;
 use super::hosts::{Hosts, Outside};
+use super::joining::{self, Groups};
 use super::net::SimNet;
 use crate::scenario::{Scenario, latencies_us};
 use crate::topology::{Channel, Node, Topology};
@@ -26,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 const LOOK: Duration = Duration::from_millis(100);
 /// Channels that a host opens at a time.
 const OPENS_AT_ONCE: usize = 16;
+/// How the reason begins for which a channel is not opened that there are no coins for any more,
+/// and how long others have to be funded before the next block.
+const SHORT_OF_COINS: &str = "insufficient funds";
+const COINS_ROUND: Duration = Duration::from_secs(30);
 /// What a coin has beyond the channel that it is for, for the fee of the funding transaction.
 const FEE_ROOM_SAT: u64 = 20_000;
 /// How long gossip spreads before those who missed some connect anew, and how often they do.
@@ -73,10 +79,12 @@ struct Plan {
     degrees: Vec<u64>,
     /// Whether users' channels stay private: hints in invoices make them known.
     has_users: bool,
+    /// Who shares a batch, where users are in batches.
+    groups: Option<Groups>,
 }
 
 impl Plan {
-    fn new(topology: &Topology) -> Self {
+    fn new(scenario: &Scenario, topology: &Topology) -> Self {
         let mut degrees = vec![0_u64; topology.network.nodes as usize];
         for channel in &topology.network.channels {
             for end in channel.ends {
@@ -91,7 +99,13 @@ impl Plan {
         };
         let channels = topology.network.channels.iter();
         let openers = channels.zip(&topology.first_end_msat).map(opener).collect();
-        Self { openers, degrees, has_users: !topology.users.is_empty() }
+        let groups = scenario.batches.map(|spec| Groups::new(&spec, topology));
+        Self { openers, degrees, has_users: !topology.users.is_empty(), groups }
+    }
+
+    /// Whether a channel is one of a batch.
+    fn is_batched(&self, topology: &Topology, channel: usize) -> bool {
+        self.groups.is_some() && channel >= topology.user_channel_start
     }
 
     fn is_announced(&self, topology: &Topology, channel: usize) -> bool {
@@ -109,7 +123,7 @@ pub async fn make(
     scenario: &Scenario,
     topology: &Topology,
 ) -> Result<Network, LiveError> {
-    let plan = Plan::new(topology);
+    let plan = Plan::new(scenario, topology);
     let rate = FeeRate::from_sat_per_vb(scenario.chain.feerate_sat_per_vb);
     outside.chain.set_fee_estimate(1, rate.unwrap_or(FeeRate::BROADCAST_MIN));
     let configs = topology_configs(scenario, topology);
@@ -119,9 +133,17 @@ pub async fn make(
     }
     fund(&hosts, topology, &plan).await?;
     open(&hosts, topology, &plan).await?;
-    let fundings = confirm(&hosts, topology, &plan).await?;
+    let in_batches = match &plan.groups {
+        Some(groups) => joining::join_all(&hosts, topology, groups).await?,
+        None => HashMap::new(),
+    };
+    let fundings = confirm(&hosts, topology, &plan, &in_batches).await?;
     set_policies(&hosts, topology, &plan, &fundings).await?;
     hear_gossip(&hosts, topology, &plan).await?;
+    if let (Some(groups), Some(spec)) = (&plan.groups, &scenario.batches) {
+        joining::pay_balances(&hosts, topology, groups, &fundings).await?;
+        mine(&hosts, spec.age_blocks).await?;
+    }
     Ok(Network { hosts, fundings })
 }
 
@@ -134,6 +156,7 @@ fn topology_configs(scenario: &Scenario, topology: &Topology) -> Vec<node::confi
         // What a node takes to handle an HTLC, as far as a setting of it can say so.
         lightning.forward_delay_ms = wait_ms as u64;
         lightning.inbound_channel_max_sat = u64::MAX / 2_000;
+        joining::configure(&mut config, number, scenario, topology);
         config
     };
     (0..topology.network.nodes).map(config).collect()
@@ -173,8 +196,16 @@ pub async fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), LiveError> 
 fn coins_sat(topology: &Topology, plan: &Plan) -> Vec<Vec<u64>> {
     let purse = |degree: &u64| vec![PURSE_SAT + degree * 10_000];
     let mut coins: Vec<Vec<u64>> = plan.degrees.iter().map(purse).collect();
-    for (channel, opener) in topology.network.channels.iter().zip(&plan.openers) {
-        coins[channel.ends[*opener] as usize].push(channel.capacity_sat + FEE_ROOM_SAT);
+    for (place, opener) in plan.openers.iter().enumerate() {
+        let channel = &topology.network.channels[place];
+        if !plan.is_batched(topology, place) {
+            coins[channel.ends[*opener] as usize].push(channel.capacity_sat + FEE_ROOM_SAT);
+        }
+    }
+    if let Some(groups) = &plan.groups {
+        for (hub, sat) in groups.coins_sat(topology, FEE_ROOM_SAT) {
+            coins[hub as usize].push(sat);
+        }
     }
     for coins in &mut coins {
         // A wallet may choose two coins for one channel: some are there to spare.
@@ -185,8 +216,8 @@ fn coins_sat(topology: &Topology, plan: &Plan) -> Vec<Vec<u64>> {
 }
 
 /// What the faucet must have at least, in sat.
-pub fn coins_needed_sat(topology: &Topology) -> u64 {
-    coins_sat(topology, &Plan::new(topology)).iter().flatten().sum()
+pub fn coins_needed_sat(scenario: &Scenario, topology: &Topology) -> u64 {
+    coins_sat(topology, &Plan::new(scenario, topology)).iter().flatten().sum()
 }
 
 async fn fund(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), LiveError> {
@@ -206,7 +237,9 @@ async fn fund(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), Liv
 async fn open(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<(), LiveError> {
     let mut by_opener: Vec<Vec<usize>> = vec![Vec::new(); topology.network.nodes as usize];
     for (place, opener) in plan.openers.iter().enumerate() {
-        by_opener[topology.network.channels[place].ends[*opener] as usize].push(place);
+        if !plan.is_batched(topology, place) {
+            by_opener[topology.network.channels[place].ends[*opener] as usize].push(place);
+        }
     }
     let all = by_opener.iter().map(|places| async move {
         stream::iter(places)
@@ -248,26 +281,35 @@ async fn open_one(
     let away = LiveError::Away { host: opener };
     let channels = hosts.ask(opener, |node| std::sync::Arc::clone(&node.channels)).ok_or(away)?;
     let deadline = Instant::now() + PATIENCE;
-    let opened = loop {
-        match channels.request_open(request.clone(), None).await {
-            Ok(view) => break view.record.channel,
-            // Two channels with one peer open one after the other; coins come back as change.
-            Err(OpenError::InProgress { .. } | OpenError::InsufficientFunds { .. })
-                if Instant::now() < deadline =>
-            {
-                sleep(LOOK).await;
-            }
-            Err(error) => return Err(refused(error.to_string())),
-        }
-    };
     loop {
-        let record = channels.recorded(opened).ok_or_else(|| refused("it is gone".into()))?;
-        match record.state {
-            ChannelState::Opening if Instant::now() < deadline => sleep(LOOK).await,
-            ChannelState::Opening => return Err(refused("the peer does not answer".into())),
-            ChannelState::AwaitingConfirmation | ChannelState::Active => return Ok(()),
-            _ => return Err(refused(record.close_reason.unwrap_or_default())),
+        let opened = loop {
+            match channels.request_open(request.clone(), None).await {
+                Ok(view) => break view.record.channel,
+                // Two channels with one peer open one after the other; coins come back as change.
+                Err(OpenError::InProgress { .. } | OpenError::InsufficientFunds { .. })
+                    if Instant::now() < deadline =>
+                {
+                    sleep(LOOK).await;
+                }
+                Err(error) => return Err(refused(error.to_string())),
+            }
+        };
+        let why = loop {
+            let record = channels.recorded(opened).ok_or_else(|| refused("it is gone".into()))?;
+            match record.state {
+                ChannelState::Opening if Instant::now() < deadline => sleep(LOOK).await,
+                ChannelState::Opening => return Err(refused("the peer does not answer".into())),
+                ChannelState::AwaitingConfirmation | ChannelState::Active => return Ok(()),
+                _ => break record.close_reason.unwrap_or_default(),
+            }
+        };
+        // Meanwhile the wallet had put several coins into another channel: in a block they become
+        // change.
+        if !why.starts_with(SHORT_OF_COINS) || Instant::now() > deadline {
+            return Err(refused(why));
         }
+        sleep(COINS_ROUND).await;
+        mine(hosts, 1).await?;
     }
 }
 
@@ -276,10 +318,14 @@ async fn confirm(
     hosts: &Hosts,
     topology: &Topology,
     plan: &Plan,
+    in_batches: &HashMap<usize, OutPoint>,
 ) -> Result<Vec<OutPoint>, LiveError> {
     let chain = &hosts.outside().chain;
-    let fundings = fundings(hosts, topology, plan)?;
-    let are_sent = || fundings.iter().all(|funding| chain.transaction(funding.txid).is_some());
+    let fundings = fundings(hosts, topology, plan, in_batches)?;
+    let are_sent = || {
+        let opened = fundings.iter().enumerate().filter(|(p, _)| !plan.is_batched(topology, *p));
+        opened.into_iter().all(|(_, funding)| chain.transaction(funding.txid).is_some())
+    };
     wait("the funding transactions", are_sent).await?;
     mine(hosts, 1 + BURIED).await?;
     let are_usable = || {
@@ -294,7 +340,12 @@ async fn confirm(
 }
 
 /// The funding output of each channel, as its opener knows it.
-fn fundings(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<Vec<OutPoint>, LiveError> {
+fn fundings(
+    hosts: &Hosts,
+    topology: &Topology,
+    plan: &Plan,
+    in_batches: &HashMap<usize, OutPoint>,
+) -> Result<Vec<OutPoint>, LiveError> {
     let mut left: HashMap<(Node, Node), Vec<OutPoint>> = HashMap::new();
     let numbers: HashMap<_, Node> = hosts.numbers().map(|n| (hosts.node_id(n), n)).collect();
     for number in hosts.numbers() {
@@ -312,6 +363,10 @@ fn fundings(hosts: &Hosts, topology: &Topology, plan: &Plan) -> Result<Vec<OutPo
     places.sort_by_key(|place| topology.network.channels[*place].capacity_sat);
     let mut fundings = vec![OutPoint::null(); places.len()];
     for place in places {
+        if let Some(funding) = in_batches.get(&place) {
+            fundings[place] = *funding;
+            continue;
+        }
         let channel = &topology.network.channels[place];
         let side = plan.openers[place];
         let (opener, peer) = (channel.ends[side], channel.ends[1 - side]);

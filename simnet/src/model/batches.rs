@@ -139,6 +139,20 @@ impl Batches {
         }
     }
 
+    /// Takes from a first batch what of its life was before the scenario's zero.
+    fn age(&mut self, place: usize) {
+        let age = self.spec.age_blocks;
+        let batch = &mut self.batches[place];
+        batch.half_life -= age;
+        batch.deadline -= age;
+        batch.expiry -= age;
+        for member in &mut batch.members {
+            if let Member::Here { moves_at } = member {
+                *moves_at -= age;
+            }
+        }
+    }
+
     fn open(&mut self, users: Vec<u32>, capacity_sat: u64) -> usize {
         let radix = Radix::new(self.spec.radix).unwrap_or(Radix::for_size(users.len()));
         let shape = Shape::new(users.len(), radix).expect("sizes were checked with the scenario");
@@ -209,7 +223,8 @@ impl Engine<'_> {
             let of_hub: Vec<u32> =
                 (0..users).filter(|user| self.batches.hub(*user) == *hub).collect();
             for users in of_hub.chunks(most) {
-                self.open_batch(users.to_vec());
+                let place = self.open_batch(users.to_vec());
+                self.batches.age(place);
             }
         }
     }

@@ -1,9 +1,12 @@
-//! Runs scenarios: one, or many at a time, each on a thread of its own.
+//! Runs scenarios: one, or many at a time, each on a thread of its own; several live ones each in
+//! a process of its own.
 
+#[cfg(feature = "live")]
+mod child;
 mod memory;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +36,10 @@ pub enum RunError {
     #[cfg(feature = "live")]
     #[error(transparent)]
     Live(#[from] crate::live::LiveError),
+    /// A run in a process of its own, by what it said.
+    #[cfg(feature = "live")]
+    #[error("{0}")]
+    Child(String),
     /// The live engine is not in this program.
     #[cfg(not(feature = "live"))]
     #[error("this program was built without the live engine (cargo feature `live`)")]
@@ -40,12 +47,15 @@ pub enum RunError {
 }
 
 /// How to run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// Runs at a time.
     pub jobs: usize,
     /// Bytes that all of them together may take; none is what the machine has free.
     pub memory: Option<u64>,
+    /// The `simnet` program. It makes each of several live runs in a process of its own; without
+    /// it only the first of them repeats.
+    pub program: Option<PathBuf>,
 }
 
 /// One run, done.
@@ -86,6 +96,8 @@ pub fn run(
         }
     }
     memory::check(needed.saturating_mul(jobs as u64), jobs, limits.memory)?;
+    let is_child = engine == Engine::Live && variants.len() > 1;
+    let program = limits.program.as_deref().filter(|_| is_child);
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<Done, RunError>>>> =
         Mutex::new((0..variants.len()).map(|_| None).collect());
@@ -102,7 +114,13 @@ pub fn run(
                     let folder = folder.map(|folder| {
                         if variants.len() > 1 { folder.join(name) } else { folder.to_owned() }
                     });
-                    let result = run_one(engine, document, variant, folder.as_deref(), control);
+                    let folder = folder.as_deref();
+                    let result = match program {
+                        Some(program) => {
+                            run_child(program, document, variant, folder, needed, control)
+                        }
+                        None => run_one(engine, document, variant, folder, control),
+                    };
                     if result.is_err() {
                         control.stop.store(true, Ordering::Relaxed);
                     }
@@ -196,6 +214,35 @@ fn run_one(
         files::write_run(folder, &summary, &ran.recorder, &timing)?;
     }
     Ok(Done { summary, timing })
+}
+
+#[cfg(feature = "live")]
+fn run_child(
+    program: &Path,
+    document: &Document,
+    variant: &Variant,
+    folder: Option<&Path>,
+    memory: u64,
+    control: &Control,
+) -> Result<Done, RunError> {
+    let done = child::run(program, document, variant, folder, memory)?;
+    control.begun.fetch_add(done.summary.payments, Ordering::Relaxed);
+    if done.summary.partial {
+        control.stop.store(true, Ordering::Relaxed);
+    }
+    Ok(done)
+}
+
+#[cfg(not(feature = "live"))]
+fn run_child(
+    _: &Path,
+    _: &Document,
+    _: &Variant,
+    _: Option<&Path>,
+    _: u64,
+    _: &Control,
+) -> Result<Done, RunError> {
+    Err(RunError::NoLive)
 }
 
 /// What an engine gives back.

@@ -16,7 +16,7 @@ pairs = { kind = "random" }
 payments = 500
 "#;
 
-const LIMITS: Limits = Limits { jobs: 2, memory: None };
+const LIMITS: Limits = Limits { jobs: 2, memory: None, program: None };
 
 fn document() -> Document {
     Document::parse(Path::new("test.toml"), TEXT.to_owned()).unwrap()
@@ -69,7 +69,7 @@ fn a_stopped_run_leaves_a_valid_partial_report() {
             }
             control.stop.store(true, Ordering::Relaxed);
         });
-        let roomy = Limits { jobs: 1, memory: Some(u64::MAX) };
+        let roomy = Limits { jobs: 1, memory: Some(u64::MAX), ..LIMITS };
         run(Engine::Model, &document(), &long, roomy, Some(folder.path()), &control).unwrap()
     });
     assert!(done[0].summary.partial && done[0].summary.payments >= 300);
@@ -82,7 +82,7 @@ fn a_stopped_run_leaves_a_valid_partial_report() {
 #[test]
 fn what_does_not_fit_says_how_much_it_needs() {
     let control = Arc::new(Control::default());
-    let tight = Limits { jobs: 2, memory: Some(1_000_000) };
+    let tight = Limits { jobs: 2, memory: Some(1_000_000), ..LIMITS };
     let error = run(Engine::Model, &document(), &sweep(), tight, None, &control).unwrap_err();
     let RunError::Memory(error) = error else { panic!("{error}") };
     assert!(error.needed > 1_000_000 && error.jobs == 2);

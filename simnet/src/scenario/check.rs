@@ -1,8 +1,15 @@
 //! Refuses settings that cannot be, before anything runs.
 
 use super::load::{Document, Impossible, ScenarioError};
-use super::{Amounts, Arrivals, Engine, Fault, Pairs, Scenario, Stream, TopologySpec, Who};
+use super::{
+    Amounts, Arrivals, BatchSpec, Engine, Fault, Pairs, Scenario, Stream, TopologySpec, Who,
+};
 use crate::topology::{Node, Topology};
+
+/// The radix that nodes choose below 1,024 users, which no live run has in one batch.
+const LIVE_RADIX: u8 = 4;
+/// The shortest life of a batch that a node's configuration allows, in blocks.
+const LIVE_LIFE_MIN: u32 = 1_008;
 
 type Checked = Result<(), Impossible>;
 
@@ -40,11 +47,10 @@ impl Scenario {
             let why = format!("it is not made for the {} engine", engine.name());
             return refuse("engines", names.join(", "), why);
         }
-        if engine == Engine::Live && self.batches.is_some() {
-            let why = "the live engine opens channels directly; it forms no batches yet";
-            return refuse("batches", "on", why);
-        }
         self.check_sizes()?;
+        if engine == Engine::Live {
+            self.check_live_batches()?;
+        }
         self.check_spans()?;
         if self.workload.is_empty() && self.batches.is_none() {
             return refuse("workload", "[]", "nothing would happen");
@@ -116,6 +122,30 @@ impl Scenario {
                 let why = "there must be time to move before the deadline: 800 at least";
                 return refuse("batches.lifetime_blocks", batches.lifetime_blocks, why);
             }
+            if batches.age_blocks >= batches.lifetime_blocks / 2 {
+                let why = "users begin to move at half the life: less than that";
+                return refuse("batches.age_blocks", batches.age_blocks, why);
+            }
+        }
+        Ok(())
+    }
+
+    /// What of `[batches]` real nodes decide themselves, or have not.
+    fn check_live_batches(&self) -> Checked {
+        let Some(BatchSpec { radix, lifetime_blocks, tower_ppm, .. }) = self.batches else {
+            return Ok(());
+        };
+        if radix != LIVE_RADIX {
+            let why = "real nodes form trees of radix 4 in the live engine";
+            return refuse("batches.radix", radix, why);
+        }
+        if lifetime_blocks < LIVE_LIFE_MIN {
+            let why = format!("real nodes form batches of {LIVE_LIFE_MIN} blocks at least");
+            return refuse("batches.lifetime_blocks", lifetime_blocks, why);
+        }
+        if tower_ppm > 0 {
+            let why = "the live engine has no towers; say 0, and users who sleep guard themselves";
+            return refuse("batches.tower_ppm", tower_ppm, why);
         }
         Ok(())
     }
@@ -171,6 +201,15 @@ impl Scenario {
             }
             if let Fault::Churn { among, .. } = fault {
                 check_who(&format!("{key}.among"), *among, topology)?;
+            }
+        }
+        let is_hub = |node: &Node| self.batches.is_some() && topology.hubs.contains(node);
+        for (place, fault) in self.faults.iter().enumerate() {
+            if let Fault::OldSnapshot { node, .. } = fault
+                && is_hub(node)
+            {
+                let why = "a hub of batches cannot start without those it formed since";
+                return refuse(format!("faults.{place}.node"), node, why);
             }
         }
         if self.batches.is_some() && topology.users.is_empty() {

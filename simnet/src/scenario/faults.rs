@@ -158,8 +158,11 @@ impl Fault {
     /// Whether `engine` has what it takes.
     pub fn runs_on(&self, engine: Engine) -> bool {
         match self {
-            Self::Offline { .. } | Self::Churn { .. } | Self::FeeSpike { .. } => true,
-            Self::MassExit { .. } | Self::Cheat { .. } => engine == Engine::Model,
+            Self::Offline { .. }
+            | Self::Churn { .. }
+            | Self::FeeSpike { .. }
+            | Self::MassExit { .. } => true,
+            Self::Cheat { .. } => engine == Engine::Model,
             Self::Crash { .. }
             | Self::Cut { .. }
             | Self::LostSync { .. }

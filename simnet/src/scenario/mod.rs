@@ -271,13 +271,21 @@ pub struct BatchSpec {
     pub radix: u8,
     /// Life of a batch, in blocks.
     pub lifetime_blocks: u32,
+    /// Blocks of their life that the first batches have behind them when the scenario begins.
+    pub age_blocks: u32,
     /// Share of users whose path a tower publishes when they sleep, millionths.
     pub tower_ppm: u32,
 }
 
 impl Default for BatchSpec {
     fn default() -> Self {
-        Self { users_max: 256, radix: 4, lifetime_blocks: 4_032, tower_ppm: 1_000_000 }
+        Self {
+            users_max: 256,
+            radix: 4,
+            lifetime_blocks: 4_032,
+            age_blocks: 0,
+            tower_ppm: 1_000_000,
+        }
     }
 }
 

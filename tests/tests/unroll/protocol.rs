@@ -1,7 +1,7 @@
 //! A user that joined by the batch protocol leaves by it.
 
 use bitcoin::Amount;
-use channel_contracts::batch::{LeafState, RegistrationId, UserPhase};
+use channel_contracts::batch::{HubPhase, LeafState, RegistrationId, UserPhase};
 use node::batches::{ExitError, JoinRequest, JoinView};
 use node::dev::{Cluster, NodeOptions};
 use node::store::MemoryDisk;
@@ -76,5 +76,15 @@ pub async fn a_member_leaves_by_its_own_machine(net: &mut Cluster) {
     pays(net, "ada", HUB, 10_000_000).await;
     let late = net.node("ada").batches.exit(joined.registration).await.unwrap_err();
     assert!(matches!(late, ExitError::NotConfirmed { .. }), "{late}");
+    // Once that is buried nothing is left of the batch, and its channel is one like others.
+    let phase = async || net.node(HUB).batches.batches().await.pop().unwrap().phase;
+    assert!(matches!(phase().await, HubPhase::Live { .. }));
+    net.mine(5).await.unwrap();
+    let end = tokio::time::Instant::now() + WAIT;
+    while phase().await != HubPhase::Settled {
+        assert!(tokio::time::Instant::now() < end, "{:?}", phase().await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    pays(net, HUB, "ada", 5_000_000).await;
     conserved(net).await;
 }

@@ -167,12 +167,18 @@ impl HubLife {
         vec![HubInput::ClosedForSweep]
     }
 
-    /// What a batch that is to be settled does at each block.
-    pub fn settling_effects(&self) -> Vec<HubEffect> {
-        match self.machine.phase() {
+    /// What a batch that is to be settled does at each block. One of which something is on chain
+    /// looks also if nobody has released a key: its users may all leave by themselves.
+    pub fn settling_effects(&self, parts: &Parts) -> Vec<HubEffect> {
+        let effects = match self.machine.phase() {
             HubPhase::Live { .. } | HubPhase::Expiring { .. } => self.machine.unfinished_effects(),
-            _ => vec![],
+            _ => return vec![],
+        };
+        let root = self.machine.tree().map(|tree| tree.root);
+        if effects.is_empty() && root.is_some_and(|root| parts.confirmations.is_root_spent(root)) {
+            return vec![HubEffect::PlanReclaim];
         }
+        effects
     }
 
     /// Looks at what can be taken back at the block `best`, and does the next thing.

@@ -236,6 +236,11 @@ impl VirtualConfirmations {
         self.state.lock().batches.get(&root)?.confirmed()
     }
 
+    /// Whether a block spends `root`: by its tree transaction, or to take it back.
+    pub fn is_root_spent(&self, root: OutPoint) -> bool {
+        self.state.lock().batches.get(&root).is_some_and(|batch| batch.spend_of(root).is_some())
+    }
+
     /// Returns all records, by root.
     pub fn batches(&self) -> Vec<VirtualBatch> {
         self.state.lock().batches.values().cloned().collect()
