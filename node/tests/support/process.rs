@@ -52,7 +52,7 @@ impl Process {
             .append(true)
             .open(self.dir.join("log.txt"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tributary"))
+        let child = Command::new(executable())
             .args(["--data-dir", self.dir.to_str().unwrap()])
             .args(["--rpc", &self.rpc])
             .arg("node")
@@ -138,6 +138,12 @@ impl Drop for Process {
             let _ = child.wait();
         }
     }
+}
+
+/// The program that is tried: the one built beside the test, or the one `TRIBUTARY_EXE` names.
+fn executable() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_tributary");
+    std::env::var_os("TRIBUTARY_EXE").map_or_else(|| built.into(), PathBuf::from)
 }
 
 pub fn free_address() -> String {
