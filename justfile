@@ -105,6 +105,11 @@ soak KILLS='500':
 fuzz-api SECONDS='3600':
     FUZZ_SECONDS={{ SECONDS }} cargo test -p node --test fuzz -- --nocapture
 
+# Follow events by gRPC, REST and webhooks for so long, over cut lines and kills: nothing missed,
+# repeated or out of order.
+follow SECONDS='3600':
+    FOLLOW_SECONDS={{ SECONDS }} cargo test -p node --test followers -- --nocapture
+
 # Run the clients for Python and TypeScript against real nodes.
 clients:
     cargo test -p node --test clients -- --nocapture

@@ -91,6 +91,9 @@ pub struct ChannelRecord {
     /// Whether we asked for its end.
     #[serde(default)]
     pub close_requested: bool,
+    /// Whether that was written after its end, whose event did not say so.
+    #[serde(default)]
+    pub asked_after_end: bool,
     /// When it was first recorded, ms since the Unix epoch.
     pub created_ms: u64,
     /// When it last changed, ms since the Unix epoch.
@@ -161,8 +164,8 @@ impl ChannelRecord {
             }
             ChannelEvent::CloseRequested { force, .. } => {
                 record.closing_ms = record.closing_ms.or(Some(now_ms));
-                // What comes after the end does not change who began it.
-                record.close_requested |= record.close_kind.is_none();
+                record.close_requested = true;
+                record.asked_after_end = record.close_kind.is_some();
                 // Both sides may have closed it before the request was written.
                 record.state = match record.state {
                     ChannelState::Closed => ChannelState::Closed,
@@ -210,6 +213,7 @@ impl ChannelRecord {
             final_balance_msat: None,
             closing_ms: None,
             close_requested: false,
+            asked_after_end: false,
             created_ms: now_ms,
             updated_ms: now_ms,
         }

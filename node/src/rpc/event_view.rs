@@ -209,7 +209,10 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
         ChannelEvent::CloseRequested { force: false, .. } => {
             Some(v1::ClosingCause::CooperativeByHolder)
         }
-        ChannelEvent::Closed { kind, .. } => Some(closing_cause(*kind, record.close_requested)),
+        ChannelEvent::Closed { kind, .. } => {
+            let was_asked = record.close_requested && !record.asked_after_end;
+            Some(closing_cause(*kind, was_asked))
+        }
         _ => None,
     };
     let (capacity_sat, funding) = funded(event, record);
