@@ -224,6 +224,7 @@ impl Node {
             birthday: birthday(&config, &environment, tip).await?,
             lookahead: LOOKAHEAD_DEFAULT,
         })?);
+        wallet.look_back(&*environment.chain).await;
         let fees = FeeEstimates::new(Arc::clone(&environment.fees));
         if let Err(error) = fees.refresh().await {
             tracing::warn!(%error, "no feerates yet; cautious ones stand in");

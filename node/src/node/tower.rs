@@ -243,6 +243,7 @@ impl TowerProcess {
             birthday: Some(tip),
             lookahead: LOOKAHEAD_DEFAULT,
         })?);
+        wallet.look_back(&*environment.chain).await;
         let broadcasts = BroadcastQueue::default();
         let assembled = assemble(Surroundings {
             config: &config.tower,

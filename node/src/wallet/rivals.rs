@@ -14,7 +14,7 @@ use bitcoin::{Block, Transaction, Txid};
 
 /// Blocks that are looked at again when a transaction is broadcast: it may have been made before
 /// the block that decides against it was seen.
-const RECENT_BLOCKS: usize = 6;
+pub(super) const RECENT_BLOCKS: usize = 6;
 
 /// The last few blocks, oldest first. They are those that the chain source has handed out.
 #[derive(Default)]

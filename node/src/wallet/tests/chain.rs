@@ -321,3 +321,26 @@ fn a_bump_of_a_commitment_that_lost_gives_its_coins_back() {
         assert_eq!((balance.confirmed, balance.unconfirmed), (sat(99_000), Amount::ZERO));
     }
 }
+
+#[test]
+fn a_bump_after_a_restart_hears_what_the_last_blocks_decided() {
+    let mut world = World::new();
+    let deposit = world.deposit(&[100_000]);
+    let coin = OutPoint { txid: deposit.compute_txid(), vout: 0 };
+    // An output that both sides may claim, taken by the other one.
+    let output = OutPoint::new(Txid::from_byte_array([0xfa; 32]), 0);
+    world.mine(vec![spend(&[output], &[(1_000, foreign())])]);
+    let taken_at = world.blocks.len() as u32 - 1;
+    world.mine(vec![]);
+    world.committer.cycle().unwrap();
+    world.restart();
+    for height in taken_at..=taken_at + 1 {
+        world.wallet.recall(&Arc::new(world.blocks[height as usize].clone()), height);
+    }
+    let change = world.wallet.change_script().0;
+    let claim = spend(&[output, coin], &[(1_000, foreign()), (99_000, change)]);
+    let _ = world.wallet.apply_unconfirmed(&claim);
+    let balance = world.wallet.balance();
+    assert_eq!((balance.confirmed, balance.unconfirmed), (sat(100_000), Amount::ZERO));
+    assert_eq!(world.wallet.confirmed_coins(None).len(), 1, "its coin is free");
+}
