@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use channel_contracts::batch::{HubPhase, LeafState, UserPhase};
 use node::batches::JoinView;
 use node::channels::ChannelState;
-use node::lightning::{CloseKind, PendingBalance};
+use node::lightning::{ChannelSnapshot, CloseKind, PendingBalance};
 use node::node::Node as RunningNode;
 use node::unroll::UnrollState;
 
@@ -19,7 +19,7 @@ use crate::topology::Node;
 
 /// What LDK's figure of a closed channel may be above what its record says, by channel, sat.
 const ROUNDING_SAT: u64 = 355;
-/// About what takes an output of a closed channel into the wallet, vB.
+/// About what brings an output of a closed channel into the wallet, vB.
 const SWEEP_VB: u64 = 150;
 
 /// The batches of a run.
@@ -83,8 +83,17 @@ impl BatchWatch {
                     return Ok(Some(format!("a path of n{user} is {:?}", unroll.state)));
                 }
             }
-            if places > 1 {
-                return Ok(Some(format!("n{user} is in {places} batches")));
+            let channels = self.hosts.ask(user, |node| node.lightning.channels());
+            let channels = channels.unwrap_or_default();
+            // It has been paid more than one channel holds: the rest stays where it is.
+            let has_no_room = channels.iter().any(|c| c.usable && c.receivable_msat == 0);
+            if places > 1 && !has_no_room {
+                let tell = |c: &ChannelSnapshot| {
+                    let (goes, comes) = (c.spendable_msat, c.receivable_msat);
+                    format!("{} msat, {goes} to spend, {comes} to receive", c.local_msat)
+                };
+                let channels: Vec<String> = channels.iter().map(tell).collect();
+                return Ok(Some(format!("n{user} is in {places} batches: {channels:?}")));
             }
         }
         Ok(None)
@@ -178,12 +187,16 @@ fn is_forming(join: &JoinView) -> bool {
     }
 }
 
+/// What is not worth a transaction of its own at this feerate, msat.
+pub fn least_msat(msat_per_vb: u64) -> u64 {
+    SWEEP_VB * msat_per_vb + DUST_MSAT
+}
+
 /// Whether nothing of a node waits for the chain but what its hub takes back in its time, and
-/// what is not worth its input at this feerate.
+/// what is not worth a transaction at this feerate.
 pub fn is_idle(node: &RunningNode, msat_per_vb: u64) -> bool {
-    let is_worth = |balance: &PendingBalance| {
-        balance.waits_for != "sweep" || balance.amount_sat * 1_000 > SWEEP_VB * msat_per_vb
-    };
+    let is_worth =
+        |balance: &PendingBalance| balance.amount_sat * 1_000 > least_msat(msat_per_vb);
     let waits = node.lightning.pending_balances().into_iter().filter(is_worth);
     let waits: u64 = waits.map(|balance| balance.amount_sat).sum();
     let (mut parked_sat, mut parked) = (0, 0);

@@ -5,6 +5,7 @@
 //! others lose to them is not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::time::Duration;
 
 use bitcoin::OutPoint;
@@ -82,6 +83,29 @@ pub struct Memory {
     payments: BTreeMap<[u8; 32], PaymentState>,
     batches: BTreeMap<String, String>,
     wallet_sat: u64,
+}
+
+impl Memory {
+    /// What `after` says otherwise, in words.
+    fn changes(&self, after: &Self) -> Vec<String> {
+        let mut changes = changed(&self.channels, &after.channels);
+        changes.extend(changed(&self.payments, &after.payments));
+        changes.extend(changed(&self.batches, &after.batches));
+        if self.wallet_sat != after.wallet_sat {
+            changes.push(format!("wallet: {} sat, now {}", self.wallet_sat, after.wallet_sat));
+        }
+        changes
+    }
+}
+
+/// Entries that are not the same in both.
+fn changed<K: Ord + Debug, V: Eq + Debug>(
+    before: &BTreeMap<K, V>,
+    after: &BTreeMap<K, V>,
+) -> Vec<String> {
+    let keys: BTreeSet<&K> = before.keys().chain(after.keys()).collect();
+    let differ = keys.into_iter().filter(|key| before.get(key) != after.get(key));
+    differ.map(|key| format!("{key:?}: {:?}, now {:?}", before.get(key), after.get(key))).collect()
 }
 
 /// What nodes know of payments that succeeded.
@@ -202,14 +226,17 @@ impl Checker {
                 let mut channels = node.lightning.channels().into_iter();
                 let busy = channels.find(|c| c.inbound_htlcs + c.outbound_htlcs > 0);
                 let unconfirmed = node.wallet.balance().unconfirmed;
+                let feerate = self.miner.feerate_msat_per_vb();
                 if let Some(channel) = busy {
                     return Some(format!("HTLCs of n{number} in {:?}", channel.funding));
                 }
-                if !batches::is_idle(node, self.miner.feerate_msat_per_vb()) {
+                if !batches::is_idle(node, feerate) {
                     let waits = node.lightning.pending_balances();
                     return Some(format!("money of n{number} on chain: {waits:?}"));
                 }
-                (unconfirmed.to_sat() > 0).then(|| format!("{unconfirmed} of n{number}'s wallet"))
+                // A claim that gets its output through, but pays too little for a block.
+                let waits = unconfirmed.to_sat() * 1_000 > batches::least_msat(feerate);
+                waits.then(|| format!("{unconfirmed} of n{number}'s wallet"))
             };
             if let Some(what) = self.hosts.ask(number, look).flatten() {
                 return Ok(Some(what));
@@ -378,9 +405,10 @@ impl Checker {
         // A node on a copy of its disk counts channels that are over.
         let is_doubled = now > before && excused.is_empty();
         if is_doubled || now + slack < before {
-            let wealth = self.wealth();
-            let detail =
-                format!("{before} msat before, {now} msat now, {slack} msat of slack; {wealth:?}");
+            let (then, wealth) = (&self.before, self.wealth());
+            let detail = format!(
+                "{before} msat before, {now} msat now, {slack} msat of slack; {wealth:?}, {then:?}"
+            );
             return Err(self.violation("satoshis are conserved", detail));
         }
         Ok(())
@@ -557,7 +585,13 @@ impl Checker {
         self.hosts.settle(number).await?;
         let after = self.memory(number).await?;
         if before != after {
-            let detail = format!("n{number} said {before:?}, and after a power cut {after:?}");
+            let changed = before.changes(&after);
+            let unconfirmed = |node: &RunningNode| {
+                let all = node.wallet.list_transactions().into_iter();
+                all.filter(|tx| tx.confirmed_in.is_none()).map(|tx| tx.transaction).collect()
+            };
+            let unconfirmed: Option<Vec<_>> = self.hosts.ask(number, unconfirmed);
+            let detail = format!("n{number} after a power cut: {changed:?}; {unconfirmed:?}");
             return Err(self.violation("a start from disk equals memory", detail));
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{FeeRate, OutPoint, Script, Transaction, Txid};
+use bitcoin::{Block, FeeRate, OutPoint, Script, Transaction, Txid};
 use futures::FutureExt;
 use node::chain::ChainSource;
 use node::chain::embedded::{BlockError, EmbeddedChain};
@@ -18,6 +18,9 @@ use tokio::time::sleep;
 use super::clock::SimClock;
 use super::transcript::Transcript;
 use crate::scenario::ChainSpec;
+
+/// The deepest reorg: the scenario refuses more.
+const DEEPEST: u32 = 6;
 
 /// The miner of a run. Clones share it.
 #[derive(Clone)]
@@ -30,6 +33,8 @@ pub struct Miner {
     state: Arc<Mutex<State>>,
     /// Height and bytes when counting began.
     from: (u32, u64),
+    /// What was in the last blocks then: a reorg may bring it into later ones, and it has paid.
+    paid_before: Arc<BTreeSet<Txid>>,
 }
 
 struct State {
@@ -72,7 +77,14 @@ impl Miner {
             backlog_vb: 0,
         };
         let (from, state) = ((stats.height, stats.vbytes), Arc::new(Mutex::new(state)));
-        Self { chain, clock, transcript, room_vb: spec.room_vb, state, from }
+        let room_vb = spec.room_vb;
+        let paid_before = Arc::default();
+        let mut this = Self { chain, clock, transcript, room_vb, state, from, paid_before };
+        let last = stats.height.saturating_sub(DEEPEST)..=stats.height;
+        let blocks = last.filter_map(|height| this.block_at(height));
+        let paid_before = blocks.flat_map(|block| txids(&block).collect::<Vec<_>>()).collect();
+        this.paid_before = Arc::new(paid_before);
+        this
     }
 
     /// Mines what waits and fits; the coinbase pays `script`.
@@ -169,20 +181,31 @@ impl Miner {
         let tip = self.chain.best();
         let at_us = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.transcript.block(at_us, tip.hash);
-        // Deeper reorgs than six blocks are refused by the scenario.
-        let first = tip.height.saturating_sub(8).max(self.from.0) + 1;
+        let first = tip.height.saturating_sub(DEEPEST + 2).max(self.from.0) + 1;
         for height in first..=tip.height {
             let fees_sat = self.fees_of_block(height).unwrap_or(0);
             self.state.lock().fees.insert(height, fees_sat);
         }
     }
 
+    fn block_at(&self, height: u32) -> Option<Arc<Block>> {
+        let hash = self.chain.block_hash(height).now_or_never()?.ok()??;
+        self.chain.block(hash).now_or_never()?.ok()
+    }
+
     /// What the transactions of the block at `height` pay. A coinbase may take less.
     fn fees_of_block(&self, height: u32) -> Option<u64> {
-        let hash = self.chain.block_hash(height).now_or_never()?.ok()??;
-        let block = self.chain.block(hash).now_or_never()?.ok()?;
-        Some(block.txdata.iter().skip(1).map(|transaction| self.fee_sat(transaction)).sum())
+        let block = self.block_at(height)?;
+        let is_new = |transaction: &&Transaction| {
+            !self.paid_before.contains(&transaction.compute_txid())
+        };
+        let all = block.txdata.iter().skip(1).filter(is_new);
+        Some(all.map(|transaction| self.fee_sat(transaction)).sum())
     }
+}
+
+fn txids(block: &Block) -> impl Iterator<Item = Txid> + '_ {
+    block.txdata.iter().map(Transaction::compute_txid)
 }
 
 /// What goes into `room_vb`, parents first: again and again the transaction that pays best
