@@ -45,7 +45,7 @@ use crate::rpc::auth::TokenError;
 use crate::rpc::connection::ConnectionError;
 use crate::rpc::tls::TlsError;
 use crate::rpc::tower_link::GrpcTowers;
-use crate::rpc::{self, Door, EventTexts, Facts, RpcParts, ServeError};
+use crate::rpc::{self, Door, EventTexts, Facts, RpcParts, ServeError, UnderWay};
 use crate::runtime::Tasks;
 use crate::store::{Batch, Committer, StoreError, Table};
 use crate::swaps::{self, SwapPolicy, SwapWatch, Swaps};
@@ -511,6 +511,7 @@ impl Node {
         );
         let metrics_address = rpc::metrics::serve(&config.metrics, &observer, &tasks).await?;
         door.open(RpcParts {
+            under_way: UnderWay::default(),
             payments: Arc::clone(&payments),
             requests: Arc::clone(&requests),
             channels: Arc::clone(&channels),

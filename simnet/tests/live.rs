@@ -87,7 +87,8 @@ fn runs_of_a_sweep_repeat_too() {
     let few = ["--set", "workload.0.payments=20"];
     let alone = run_live(&file, &[&few[..], &["--seed", "1"]].concat());
     let twice = run_live(&file, &[&few[..], &["--set", "seed=1,1"]].concat());
-    let hashes: Vec<_> = twice.as_array().unwrap().iter().map(|run| &run["transcript_hash"]).collect();
+    let hashes: Vec<_> =
+        twice.as_array().unwrap().iter().map(|run| &run["transcript_hash"]).collect();
     assert_eq!(hashes, [&alone["transcript_hash"]; 2]);
 }
 

@@ -18,7 +18,7 @@ const KEY_MAX: usize = 128;
 const PRUNE_STEP: usize = 1_000;
 
 /// A caller's key for one mutation, with the method it belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
     method: &'static str,
     key: String,

@@ -68,10 +68,9 @@ impl PeerBook {
         self.committer.enqueue(batch)
     }
 
-    /// Forgets `peer`: it is dialled no more unless a channel needs it.
-    pub fn forget(&self, peer: NodeId) -> Ticket {
+    /// Forgets `peer`: it is dialled no more unless a channel needs it. Writes into `batch`.
+    pub fn forget(&self, peer: NodeId, mut batch: Batch) -> Ticket {
         self.known.lock().remove(&peer);
-        let mut batch = Batch::default();
         batch.delete(Table::Peer.key(peer.serialize()));
         self.committer.enqueue(batch)
     }

@@ -281,6 +281,8 @@ impl Payments {
             Some(expiry) => Some(
                 now.checked_add(expiry)
                     .filter(|_| !expiry.is_zero())
+                    // As the offer says it.
+                    .map(|end| Duration::from_secs(end.as_secs()))
                     .ok_or(CreateInvoiceError::ExpiryOutOfRange { seconds: expiry.as_secs() })?,
             ),
             None => None,
@@ -426,8 +428,12 @@ impl Payments {
     /// # Errors
     ///
     /// [`HoldError`] if there is none, or it was paid.
-    pub async fn cancel_invoice(&self, hash: PaymentHash) -> Result<InvoiceRecord, HoldError> {
-        let mut invoice = self.invoice(hash)?.ok_or(HoldError::Unknown(hash))?;
+    pub async fn cancel_invoice(
+        &self,
+        hash: PaymentHash,
+        beside: Batch,
+    ) -> Result<InvoiceRecord, HoldError> {
+        self.invoice(hash)?.ok_or(HoldError::Unknown(hash))?;
         match read_record(&self.committer, hash.inbound_id())?.map(|payment| payment.state) {
             Some(state @ (PaymentState::Succeeded | PaymentState::Claiming)) => {
                 return Err(super::Rejection::WrongState { state }.into());
@@ -437,13 +443,26 @@ impl Payments {
             }
             _ => {}
         }
-        if !invoice.cancelled {
-            invoice.cancelled = true;
-            invoice.cancelled_ms = Some(millis(self.journal.now()));
-            let event = InvoiceEvent::Cancelled { hash };
-            let ticket = self.write_invoice(&invoice, event, Batch::default());
-            self.journal.durable(ticket).await?;
-        }
+        let (invoice, ticket) = self.cancelled_now(hash, beside)?;
+        self.journal.durable(ticket).await?;
         Ok(invoice)
+    }
+
+    fn cancelled_now(
+        &self,
+        hash: PaymentHash,
+        beside: Batch,
+    ) -> Result<(InvoiceRecord, Ticket), HoldError> {
+        let _one_at_a_time = self.making.lock();
+        let mut invoice = self.invoice(hash)?.ok_or(HoldError::Unknown(hash))?;
+        if invoice.cancelled {
+            let ticket = self.committer.enqueue(beside);
+            return Ok((invoice, ticket));
+        }
+        invoice.cancelled = true;
+        invoice.cancelled_ms = Some(millis(self.journal.now()));
+        let event = InvoiceEvent::Cancelled { hash };
+        let ticket = self.write_invoice(&invoice, event, beside);
+        Ok((invoice, ticket))
     }
 }

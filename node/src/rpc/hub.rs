@@ -7,10 +7,10 @@ use proto::v1;
 
 use super::batch_view::hosted;
 use super::convert::{exact, idempotency_key};
-use super::mutation::once;
+use super::mutation::once_answered;
 use super::server::RpcParts;
 use super::status::{Reason, Refusal};
-use crate::batches::{BatchView, OfferChange};
+use crate::batches::OfferChange;
 use crate::config::BatchConfig;
 
 pub(super) async fn open(
@@ -18,15 +18,10 @@ pub(super) async fn open(
     request: v1::OpenHostedBatchRequest,
 ) -> Result<v1::HostedBatch, Refusal> {
     let key = idempotency_key("OpenHosted", &request.idempotency_key)?;
-    let (shared, again) = (Arc::clone(parts), Arc::clone(parts));
+    let shared = Arc::clone(parts);
     let gathering_ms = request.gathering_ms;
-    let work = async move { Ok(shared.batches.open_by_hand(gathering_ms).await?) };
-    let first = async move {
-        again.batches.gathering_batch().await.ok_or_else(|| {
-            Refusal::new(Reason::BatchUnknown, "the batch opened under this key gathers no more")
-        })
-    };
-    Ok(hosted(&once(parts, key, &request, work, first).await?))
+    let work = async move { Ok(hosted(&shared.batches.open_by_hand(gathering_ms).await?)) };
+    once_answered(parts, key, &request, work).await
 }
 
 pub(super) async fn close(
@@ -35,10 +30,9 @@ pub(super) async fn close(
 ) -> Result<v1::HostedBatch, Refusal> {
     let key = idempotency_key("CloseHosted", &request.idempotency_key)?;
     let id = exact(Reason::FieldInvalid, "batch_id", &request.batch_id).map(BatchId)?;
-    let (shared, again) = (Arc::clone(parts), Arc::clone(parts));
-    let work = async move { Ok(shared.batches.close_by_hand(id).await?) };
-    let closed = async move { look_up(&again, id).await };
-    Ok(hosted(&once(parts, key, &request, work, closed).await?))
+    let shared = Arc::clone(parts);
+    let work = async move { Ok(hosted(&shared.batches.close_by_hand(id).await?)) };
+    once_answered(parts, key, &request, work).await
 }
 
 pub(super) async fn set_policy(
@@ -54,10 +48,9 @@ pub(super) async fn set_policy(
         fee_sat: request.fee_sat,
         life_blocks: request.life_blocks,
     };
-    let (shared, again) = (Arc::clone(parts), Arc::clone(parts));
-    let work = async move { Ok(shared.batches.change_offer(&change)?) };
-    let offer = once(parts, key, &request, work, async move { Ok(again.batches.offer()) }).await?;
-    Ok(policy(&offer))
+    let shared = Arc::clone(parts);
+    let work = async move { Ok(policy(&shared.batches.change_offer(&change)?)) };
+    once_answered(parts, key, &request, work).await
 }
 
 /// Writes an offer.
@@ -70,12 +63,4 @@ pub(super) fn policy(offer: &BatchConfig) -> v1::BatchPolicy {
         fee_sat: offer.fee_sat,
         life_blocks: offer.life_blocks,
     }
-}
-
-async fn look_up(parts: &RpcParts, id: BatchId) -> Result<BatchView, Refusal> {
-    let all = parts.batches.batches().await;
-    all.into_iter().find(|view| view.batch == id).ok_or_else(|| {
-        Refusal::new(Reason::BatchUnknown, format_args!("there is no batch {id}"))
-            .with("batch_id", id)
-    })
 }

@@ -66,6 +66,7 @@ mod webhook_view;
 mod webhooks;
 
 pub use gate::{CallLimits, Gate};
+pub use mutation::UnderWay;
 pub use server::{Door, Facts, RpcParts, ServeError, serve};
 pub use webhook_view::EventTexts;
 

@@ -9,7 +9,7 @@ use proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::convert::{block_hash_bytes, idempotency_key, network, node_id};
-use super::mutation::once;
+use super::mutation::{once, once_beside};
 use super::server::{Door, RpcParts};
 use super::status::{Reason, Refusal};
 use super::{doctor, page};
@@ -113,17 +113,17 @@ impl v1::node_server::Node for NodeService {
         let key = idempotency_key("DisconnectPeer", &request.idempotency_key)?;
         let id = node_id("node_id", &request.node_id)?;
         let shared = Arc::clone(&parts);
-        let work = async move {
+        let work = move |beside| async move {
             if !all_peers(&shared).contains(&id) {
                 let message = format_args!("node {id} is no peer of this node");
                 return Err(Refusal::new(Reason::PeerUnknown, message).with("node_id", id));
             }
-            let forgotten = shared.peers.forget(id);
+            let forgotten = shared.peers.forget(id, beside);
             shared.lightning.disconnect(id);
             shared.committer.durable(forgotten).await?;
             Ok(())
         };
-        once(&parts, key, &request, work, async { Ok(()) }).await?;
+        once_beside(&parts, key, &request, work, async { Ok(()) }).await?;
         Ok(Response::new(v1::DisconnectPeerResponse {}))
     }
 

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::auth::Caller;
 use super::calls::About;
 use super::convert::{idempotency_key, payment_hash, payment_id, preimage};
-use super::mutation::{once, once_answered, to_the_end};
+use super::mutation::{once, once_answered, once_beside, to_the_end};
 use super::page::{self, Answers, List};
 use super::payment_requests::{
     amount, create_invoice, invoice_filter, parts_max, pay_request, payment_filter, route_target,
@@ -245,11 +245,11 @@ impl v1::payments_server::Payments for PaymentsService {
         let key = idempotency_key("CancelHold", &request.idempotency_key)?;
         let hash = payment_hash("payment_hash", &request.payment_hash)?;
         let shared = Arc::clone(&parts);
-        let work = async move {
-            shared.payments.cancel_invoice(hash).await?;
+        let work = move |beside| async move {
+            shared.payments.cancel_invoice(hash, beside).await?;
             Ok(())
         };
-        once(&parts, key, &request, work, async { Ok(()) }).await?;
+        once_beside(&parts, key, &request, work, async { Ok(()) }).await?;
         Ok(Response::new(look_up_invoice(&parts, hash).await?))
     }
 

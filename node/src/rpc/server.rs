@@ -34,6 +34,7 @@ use tonic_health::server::HealthReporter;
 use super::arrivals::arrivals;
 use super::calls::Calls;
 use super::gate::{Gate, Guarded};
+use super::mutation::UnderWay;
 use super::status::{Reason, Refusal};
 use super::tls::{TlsError, TlsIdentity};
 use crate::batches::Batches;
@@ -64,6 +65,8 @@ const STREAMS_MAX: u32 = 1_024;
 
 /// What the handlers call.
 pub struct RpcParts {
+    /// Keys of mutations under way.
+    pub under_way: UnderWay,
     /// Payments, invoices and offers.
     pub payments: Arc<Payments>,
     /// What asks for payments: read, priced, made.

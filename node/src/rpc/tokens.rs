@@ -87,9 +87,9 @@ impl v1::tokens_server::Tokens for TokensService {
         let request = request.into_inner();
         let key = idempotency_key("RevokeToken", &request.idempotency_key)?;
         let (which, id) = revoking(&request)?;
-        let shared = Arc::clone(&parts);
+        let (shared, looks) = (Arc::clone(&parts), Arc::clone(&parts));
         let work = async move { Ok(shared.tokens.revoke(&which).await?) };
-        let again = async { look_up(&parts, id) };
+        let again = async move { look_up(&looks, id) };
         let view = once(&parts, key, &request, work, again).await?;
         Ok(Response::new(token(&view)))
     }

@@ -8,7 +8,7 @@ use proto::v1::tower_server::Tower;
 use tonic::{Request, Response, Status};
 
 use super::convert::{idempotency_key, node_id};
-use super::mutation::once;
+use super::mutation::{once, once_beside};
 use super::server::{Door, RpcParts};
 use super::status::{Reason, Refusal};
 use crate::tower::client::{AddTowerError, GuardView, RemoveTowerError};
@@ -84,8 +84,8 @@ async fn remove(parts: &Arc<RpcParts>, request: v1::RemoveTowerRequest) -> Resul
     let key = idempotency_key("RemoveTower", &request.idempotency_key)?;
     let tower = node_id("tower_id", &request.tower_id)?;
     let shared = Arc::clone(parts);
-    let work = async move { Ok(shared.towers.remove(&tower).await?) };
-    once(parts, key, &request, work, async { Ok(()) }).await
+    let work = move |beside| async move { Ok(shared.towers.remove(&tower, beside).await?) };
+    once_beside(parts, key, &request, work, async { Ok(()) }).await
 }
 
 fn guarding(view: &GuardView) -> v1::GuardingTower {

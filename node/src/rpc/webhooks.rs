@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{exact, idempotency_key, known, within};
 use super::event_view::read_kind;
-use super::mutation::{once, once_answered, to_the_end};
+use super::mutation::{once, once_answered, once_beside, to_the_end};
 use super::page::{self, List};
 use super::server::{Door, RpcParts};
 use super::status::{Reason, Refusal};
@@ -162,8 +162,8 @@ async fn delete(parts: &Arc<RpcParts>, request: v1::DeleteWebhookRequest) -> Res
     let key = idempotency_key("DeleteWebhook", &request.idempotency_key)?;
     let id = endpoint_id(&request.endpoint_id)?;
     let shared = Arc::clone(parts);
-    let work = async move { Ok(shared.webhooks.delete(id).await?) };
-    once(parts, key, &request, work, async { Ok(()) }).await
+    let work = move |beside| async move { Ok(shared.webhooks.delete(id, beside).await?) };
+    once_beside(parts, key, &request, work, async { Ok(()) }).await
 }
 
 async fn rotate(
@@ -229,9 +229,10 @@ async fn replay(
         }
     };
     let (shared, again) = (Arc::clone(parts), Arc::clone(parts));
-    let work = async move { Ok(webhook(&shared.webhooks.replay(id, what).await?)) };
+    let work =
+        move |beside| async move { Ok(webhook(&shared.webhooks.replay(id, what, beside).await?)) };
     let known = async move { Ok(webhook(&again.webhooks.get(id)?)) };
-    once(parts, key, &request, work, known).await
+    once_beside(parts, key, &request, work, known).await
 }
 
 fn endpoint_id(bytes: &[u8]) -> Result<EndpointId, Refusal> {

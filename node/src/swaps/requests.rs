@@ -394,7 +394,7 @@ impl Swaps {
         if invoice.is_none_or(|invoice| invoice.cancelled) {
             return Ok(());
         }
-        looked_at_again(self.parts.payments.cancel_invoice(hash).await.map(drop))
+        looked_at_again(self.parts.payments.cancel_invoice(hash, Batch::default()).await.map(drop))
     }
 
     /// A key that the other side hands over.

@@ -284,12 +284,12 @@ impl Webhooks {
     /// # Errors
     ///
     /// See [`WebhookError`].
-    pub async fn delete(&self, id: EndpointId) -> Result<(), WebhookError> {
+    pub async fn delete(&self, id: EndpointId, beside: Batch) -> Result<(), WebhookError> {
         let ticket = {
             let mut endpoints = self.endpoints.lock();
             let endpoint = endpoints.get(&id).ok_or(WebhookError::Unknown(id))?;
             let mut state = endpoint.state.lock();
-            let mut writes = Batch::default();
+            let mut writes = beside;
             record::delete(&self.parts.committer, id, &mut writes)?;
             state.is_deleted = true;
             endpoint.stop.cancel();
@@ -342,6 +342,7 @@ impl Webhooks {
         &self,
         id: EndpointId,
         replay: Replay,
+        beside: Batch,
     ) -> Result<EndpointView, WebhookError> {
         let endpoint = self.endpoint(id)?;
         let from = match replay {
@@ -350,6 +351,7 @@ impl Webhooks {
         };
         self.change(&endpoint, |state, writes| {
             let letters = record::dead_letters(&self.parts.committer, id, from, usize::MAX)?;
+            writes.append(beside);
             if let Replay::After(after) = replay {
                 state.interrupt();
                 state.queue.rewind(after);

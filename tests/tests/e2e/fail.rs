@@ -61,7 +61,11 @@ pub async fn a_payment_to_an_absent_receiver_fails_and_costs_nothing(net: &mut C
 pub async fn a_payment_the_receiver_does_not_want_comes_back(net: &mut Cluster) {
     line(net, &NAMES, 4_000_000, CAPACITY_MSAT / 1_000).await;
     let bill = invoice(net, "bob", Some(10_000_000)).await;
-    net.node("bob").payments.cancel_invoice(bill.hash).await.unwrap();
+    net.node("bob")
+        .payments
+        .cancel_invoice(bill.hash, node::store::Batch::default())
+        .await
+        .unwrap();
     assert_eq!(invoice_state(net, "bob", bill.hash).await, InvoiceState::Cancelled);
     let failed = pay(net, "alice", &pay_request(&bill.invoice, None)).await;
     assert_eq!(failed.state, PaymentState::Failed);

@@ -61,7 +61,7 @@ pub async fn a_held_payment_is_settled_or_cancelled(net: &mut Cluster) {
 
     // An invoice that is cancelled gives back what is held under it.
     let (watch, record) = held(net, 3).await;
-    bob.cancel_invoice(preimage(3).hash()).await.unwrap();
+    bob.cancel_invoice(preimage(3).hash(), node::store::Batch::default()).await.unwrap();
     assert_eq!(outcome(watch).await.state, PaymentState::Failed);
     received(net, "bob", record.id, PaymentState::Failed).await;
     let state = invoice_state(net, "bob", preimage(3).hash()).await;

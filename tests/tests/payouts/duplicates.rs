@@ -66,7 +66,11 @@ async fn scenario(net: &mut Cluster) {
     let listed = net.node(PAYER).payouts.list(|_| true, None, 10).await.unwrap().0;
     assert_eq!(listed, [made.clone()]);
 
-    net.node(PAYEE).payments.cancel_invoice(withdrawn.hash).await.unwrap();
+    net.node(PAYEE)
+        .payments
+        .cancel_invoice(withdrawn.hash, node::store::Batch::default())
+        .await
+        .unwrap();
     let id = made.id;
     let accepted = all(net, id, &agreed(&made), "a").await;
     assert_eq!(accepted.state, PayoutState::Running);

@@ -60,7 +60,7 @@ pub async fn two_towers_each_have_their_own_place(net: &mut Cluster) {
     assert!(of(gone_key).backlog >= 5);
     assert!(net.node(VICTIM).towers.outbox_bytes() > 0);
     // It is given up: nothing waits any more.
-    net.node(VICTIM).towers.remove(&gone_key).await.unwrap();
+    net.node(VICTIM).towers.remove(&gone_key, node::store::Batch::default()).await.unwrap();
     until("an empty outbox", async || net.node(VICTIM).towers.outbox_bytes() == 0).await;
     pays(net, VICTIM, CHEATER, 1_000).await;
     delivered(net, VICTIM).await;

@@ -243,13 +243,13 @@ impl Towers {
     /// # Errors
     ///
     /// See [`RemoveTowerError`].
-    pub async fn remove(&self, tower: &PublicKey) -> Result<(), RemoveTowerError> {
+    pub async fn remove(&self, tower: &PublicKey, beside: Batch) -> Result<(), RemoveTowerError> {
         let ticket = {
             let mut guards = self.guards.lock();
             let known = guards.remove(tower).ok_or(RemoveTowerError::Unknown(*tower))?;
             known.stop.cancel();
             self.parts.log.set_wanted(!guards.is_empty());
-            let mut writes = Batch::default();
+            let mut writes = beside;
             TowerRecord::delete(tower, &mut writes);
             self.forget_paths(tower, &mut writes)?;
             self.parts.committer.enqueue(writes)

@@ -31,6 +31,7 @@ impl<S: Send + FnMut(Request<()>) -> Result<Request<()>, Status>> Signer for S {
 fn parts(node: &Node, stop: CancellationToken) -> RpcParts {
     let config = &node.config;
     RpcParts {
+        under_way: UnderWay::default(),
         payments: Arc::clone(&node.payments),
         requests: Arc::clone(&node.requests),
         channels: Arc::clone(&node.channels),
