@@ -110,6 +110,10 @@ fuzz-api SECONDS='3600':
 follow SECONDS='3600':
     FOLLOW_SECONDS={{ SECONDS }} cargo test -p node --test followers -- --nocapture
 
+# A hundred calls of each mutation under one key, and a kill in the middle, ROUNDS times.
+duplicates ROUNDS='10':
+    DUPLICATES_ROUNDS={{ ROUNDS }} cargo test -p node --test duplicates -- --nocapture
+
 # Run the clients for Python and TypeScript against real nodes.
 clients:
     cargo test -p node --test clients -- --nocapture
