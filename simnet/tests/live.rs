@@ -14,7 +14,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_simnet");
 /// Seeds of the hunt that run with every test: a few that are as good as any, and those that
 /// failed once, see `HUNTS.md`. Every fourth has batches. What was found by seeds of an earlier
 /// hunt is in `tests/hunts/`.
-const SEEDS: [u64; 17] = [1, 2, 3, 4, 8, 12, 15, 16, 26, 34, 36, 82, 92, 114, 124, 143, 191];
+const SEEDS: [u64; 15] = [1, 2, 3, 4, 8, 12, 15, 16, 26, 34, 36, 92, 114, 143, 191];
 
 fn config(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/simnet").join(name)
@@ -87,7 +87,8 @@ fn runs_of_a_sweep_repeat_too() {
     let few = ["--set", "workload.0.payments=20"];
     let alone = run_live(&file, &[&few[..], &["--seed", "1"]].concat());
     let twice = run_live(&file, &[&few[..], &["--set", "seed=1,1"]].concat());
-    let hashes: Vec<_> = twice.as_array().unwrap().iter().map(|run| &run["transcript_hash"]).collect();
+    let hashes: Vec<_> =
+        twice.as_array().unwrap().iter().map(|run| &run["transcript_hash"]).collect();
     assert_eq!(hashes, [&alone["transcript_hash"]; 2]);
 }
 

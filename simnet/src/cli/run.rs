@@ -69,7 +69,14 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
         });
         let bar = progress(expected, arguments.quiet);
         let done = with_progress(&bar, &control, || {
-            simnet::run::run(*engine, &document, &variants, limits.clone(), folder.as_deref(), &control)
+            simnet::run::run(
+                *engine,
+                &document,
+                &variants,
+                limits.clone(),
+                folder.as_deref(),
+                &control,
+            )
         })?;
         report(arguments, folder.as_deref(), &variants, &done)?;
         by_engine.push(done);

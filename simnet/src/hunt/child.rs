@@ -110,12 +110,7 @@ impl Child {
 }
 
 /// `ended`: whether the run succeeded, or how it hung. `lies`: a disk of the scenario does.
-fn verdict(
-    ended: Result<bool, &str>,
-    said: &str,
-    complained: &str,
-    lies: bool,
-) -> Verdict {
+fn verdict(ended: Result<bool, &str>, said: &str, complained: &str, lies: bool) -> Verdict {
     let failed = |text: String| Verdict::Failed(Failure { text });
     // A task that panics ends alone: only the message tells.
     let panics = complained.split("panicked at").skip(1);

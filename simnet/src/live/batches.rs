@@ -195,8 +195,7 @@ pub fn least_msat(msat_per_vb: u64) -> u64 {
 /// Whether nothing of a node waits for the chain but what its hub takes back in its time, and
 /// what is not worth a transaction at this feerate.
 pub fn is_idle(node: &RunningNode, msat_per_vb: u64) -> bool {
-    let is_worth =
-        |balance: &PendingBalance| balance.amount_sat * 1_000 > least_msat(msat_per_vb);
+    let is_worth = |balance: &PendingBalance| balance.amount_sat * 1_000 > least_msat(msat_per_vb);
     let waits = node.lightning.pending_balances().into_iter().filter(is_worth);
     let waits: u64 = waits.map(|balance| balance.amount_sat).sum();
     let (mut parked_sat, mut parked) = (0, 0);

@@ -196,9 +196,8 @@ impl Miner {
     /// What the transactions of the block at `height` pay. A coinbase may take less.
     fn fees_of_block(&self, height: u32) -> Option<u64> {
         let block = self.block_at(height)?;
-        let is_new = |transaction: &&Transaction| {
-            !self.paid_before.contains(&transaction.compute_txid())
-        };
+        let is_new =
+            |transaction: &&Transaction| !self.paid_before.contains(&transaction.compute_txid());
         let all = block.txdata.iter().skip(1).filter(is_new);
         Some(all.map(|transaction| self.fee_sat(transaction)).sum())
     }
