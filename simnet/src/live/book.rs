@@ -1,7 +1,8 @@
 //! Which channel was funded with what: those of the topology, and those in later batches that
 //! their users moved into.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
@@ -50,9 +51,10 @@ impl Book {
             let channels = self.hosts.ask(*user, |node| node.lightning.channels());
             let mut state = self.state.lock();
             for funding in channels.into_iter().flatten().filter_map(|channel| channel.funding) {
-                if !state.capacities.contains_key(&funding) {
-                    state.capacities.insert(funding, *capacity_sat);
-                    state.leaves.insert(funding);
+                let State { capacities, leaves } = &mut *state;
+                if let Entry::Vacant(place) = capacities.entry(funding) {
+                    place.insert(*capacity_sat);
+                    leaves.insert(funding);
                 }
             }
         }

@@ -5,10 +5,9 @@
 //! others lose to them is not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Transaction, TxIn};
 use node::channels::ChannelState;
 use node::lightning::ChannelSnapshot;
 use node::lightning::types::PaymentHash;
@@ -20,6 +19,7 @@ use super::batches::{self, BatchWatch};
 use super::book::Book;
 use super::faults::Cheated;
 use super::hosts::Hosts;
+use super::memory::Memory;
 use super::miner::Miner;
 use super::traffic::Made;
 use super::trees::DUST_MSAT;
@@ -74,38 +74,6 @@ impl Wealth {
     pub fn total_msat(&self) -> u64 {
         self.wallet_msat + self.channels_msat + self.pending_msat
     }
-}
-
-/// What a node says of itself that a restart must not change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memory {
-    channels: BTreeMap<Option<OutPoint>, (u64, u64)>,
-    payments: BTreeMap<[u8; 32], PaymentState>,
-    batches: BTreeMap<String, String>,
-    wallet_sat: u64,
-}
-
-impl Memory {
-    /// What `after` says otherwise, in words.
-    fn changes(&self, after: &Self) -> Vec<String> {
-        let mut changes = changed(&self.channels, &after.channels);
-        changes.extend(changed(&self.payments, &after.payments));
-        changes.extend(changed(&self.batches, &after.batches));
-        if self.wallet_sat != after.wallet_sat {
-            changes.push(format!("wallet: {} sat, now {}", self.wallet_sat, after.wallet_sat));
-        }
-        changes
-    }
-}
-
-/// Entries that are not the same in both.
-fn changed<K: Ord + Debug, V: Eq + Debug>(
-    before: &BTreeMap<K, V>,
-    after: &BTreeMap<K, V>,
-) -> Vec<String> {
-    let keys: BTreeSet<&K> = before.keys().chain(after.keys()).collect();
-    let differ = keys.into_iter().filter(|key| before.get(key) != after.get(key));
-    differ.map(|key| format!("{key:?}: {:?}, now {:?}", before.get(key), after.get(key))).collect()
 }
 
 /// What nodes know of payments that succeeded.
@@ -572,6 +540,19 @@ impl Checker {
         Ok(Memory { channels, payments, batches, wallet_sat })
     }
 
+    /// A transaction that waits, and what has become of the outputs that it spends.
+    fn told(&self, transaction: &Transaction) -> String {
+        let outside = self.hosts.outside();
+        let told = |input: &TxIn| {
+            let spent = input.previous_output;
+            let by = outside.chain.spender(spent);
+            let is_there = outside.is_in_block(spent.txid);
+            format!("{spent}, in a block: {is_there}, spent by {by:?}")
+        };
+        let inputs: Vec<String> = transaction.input.iter().map(told).collect();
+        format!("{} of {inputs:?}", transaction.compute_txid())
+    }
+
     /// Starts a node again from its disk: it must say the same as before.
     ///
     /// # Errors
@@ -586,11 +567,15 @@ impl Checker {
         let after = self.memory(number).await?;
         if before != after {
             let changed = before.changes(&after);
-            let unconfirmed = |node: &RunningNode| {
-                let all = node.wallet.list_transactions().into_iter();
-                all.filter(|tx| tx.confirmed_in.is_none()).map(|tx| tx.transaction).collect()
-            };
-            let unconfirmed: Option<Vec<_>> = self.hosts.ask(number, unconfirmed);
+            let own = |node: &RunningNode| node.wallet.list_transactions();
+            let unconfirmed: Vec<String> = self
+                .hosts
+                .ask(number, own)
+                .into_iter()
+                .flatten()
+                .filter(|own| own.confirmed_in.is_none())
+                .map(|own| self.told(&own.transaction))
+                .collect();
             let detail = format!("n{number} after a power cut: {changed:?}; {unconfirmed:?}");
             return Err(self.violation("a start from disk equals memory", detail));
         }

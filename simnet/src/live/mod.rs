@@ -3,10 +3,10 @@
 //! Read `engine.rs` first. Each host is the real `Node::start` with simulated seams: `clock.rs`
 //! and `rng.rs` for time and randomness, `net.rs` for links, the node's own embedded chain and
 //! in-memory disk for the rest. One thread runs everything; when all hosts wait, time jumps to
-//! the next timer. `network.rs` makes the network of a scenario, with `joining.rs` users in batches; `traffic.rs` its payments,
-//! `faults.rs` what goes wrong, with `exits.rs` users who leave their batches, `miner.rs` the
-//! blocks; `checks.rs` says what must hold, with `batches.rs` and `trees.rs` of batches, and
-//! `book.rs` which channels there are.
+//! the next timer. `network.rs` makes the network of a scenario, with `joining.rs` users in
+//! batches; `traffic.rs` its payments, `faults.rs` what goes wrong, with `exits.rs` users who
+//! leave their batches, `miner.rs` the blocks; `checks.rs` says what must hold, with `batches.rs`
+//! and `trees.rs` of batches, `memory.rs` of restarts, and `book.rs` which channels there are.
 //!
 //! What is simulated: time, randomness, network, disk, chain. What is real: every line of the
 //! node and of LDK. One seed gives one transcript, see `transcript.rs` and `machine.rs`, in the
@@ -22,6 +22,7 @@ mod faults;
 mod hosts;
 mod joining;
 pub mod machine;
+mod memory;
 mod miner;
 mod net;
 mod network;
