@@ -12,13 +12,13 @@ use super::batch::Expected;
 use super::record::{ChannelRecord, ChannelState};
 use super::renewal::{Attempts, RenewalPolicy};
 use super::request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
-use super::view::ChannelView;
+use super::view::{ChannelView, Records};
 use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::{FeeEstimates, FeePurpose};
 use crate::environment::Entropy;
 use crate::journal::{
     ChannelEvent, DomainEvent, Fingerprint, Idempotency, IdempotencyError, IdempotencyKey, Journal,
-    Latest, millis,
+    millis,
 };
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId};
 use crate::lightning::{CloseKind, Lightning, LightningEvent, OpenChannel, PeerBook};
@@ -54,9 +54,6 @@ pub struct ChannelParts {
     /// What callers' tokens have spent.
     pub ledger: Arc<Ledger>,
 }
-
-/// The newest record of each channel.
-type Records = HashMap<ChannelRef, watch::Sender<Latest<ChannelRecord>>>;
 
 /// The channels service.
 pub struct Channels {

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use bitcoin::OutPoint;
+use tokio::sync::watch;
 
 use super::record::{ChannelRecord, ChannelState};
 use super::service::Channels;
-use crate::journal::{Ends, Follow};
+use crate::journal::{Ends, Follow, Latest};
 use crate::lightning::ChannelSnapshot;
 use crate::lightning::types::{ChannelId, ChannelRef};
 use crate::store::StoreError;
@@ -28,6 +29,9 @@ pub struct ChannelPage {
     /// Where the next page begins; `None` at the end.
     pub next: Option<ChannelRef>,
 }
+
+/// The newest record of each channel.
+pub(super) type Records = HashMap<ChannelRef, watch::Sender<Latest<ChannelRecord>>>;
 
 /// Follows one channel's record.
 pub type ChannelWatch = Follow<ChannelRecord>;

@@ -17,6 +17,8 @@ use crate::store::{Batch, Pair, StoreError, Table, Ticket};
 
 /// Invoices read per step of a list.
 const STEP: usize = 500;
+/// The most that an invoice can ask for, msat: it counts tenths of them (BOLT 11).
+const INVOICE_MSAT_MAX: u64 = u64::MAX / 10;
 /// Longest validity: a year.
 const EXPIRY_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 
@@ -41,7 +43,7 @@ pub struct CreateInvoice {
 pub enum CreateInvoiceError {
     #[error("amount must be at least 1 msat; leave it out to let the payer choose")]
     ZeroAmount,
-    #[error("amount {amount_msat} msat is more than all bitcoin; check its unit")]
+    #[error("amount {amount_msat} msat is more than can be asked for; check its unit")]
     AmountTooHigh { amount_msat: u64 },
     #[error("an offer with an amount needs a description")]
     DescriptionMissing,
@@ -185,7 +187,7 @@ impl Payments {
         if create.amount_msat == Some(0) {
             return Err(CreateInvoiceError::ZeroAmount);
         }
-        if let Some(amount_msat) = create.amount_msat.filter(|msat| *msat > AMOUNT_MSAT_MAX) {
+        if let Some(amount_msat) = create.amount_msat.filter(|msat| *msat > INVOICE_MSAT_MAX) {
             return Err(CreateInvoiceError::AmountTooHigh { amount_msat });
         }
         if create.expiry.as_secs() == 0 || create.expiry > EXPIRY_MAX {

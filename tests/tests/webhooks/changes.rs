@@ -57,7 +57,7 @@ async fn there_are_so_many_endpoints_and_no_more() {
     };
     let create = async |new| stage.webhooks().create(new, None).await;
     assert!(matches!(create(new(None, String::new())).await, Err(WebhookError::Full { max: 1 })));
-    stage.webhooks().delete(id).await.unwrap();
+    stage.webhooks().delete(id, Batch::default()).await.unwrap();
     assert!(matches!(stage.webhooks().get(id), Err(WebhookError::Unknown(_))));
     assert!(matches!(
         create(new(None, "x".repeat(257))).await,
@@ -75,7 +75,7 @@ async fn a_deleted_endpoint_hears_nothing_more_and_leaves_nothing() {
     let (id, _) = stage.endpoint(&receiver.url()).await;
     stage.append(&[event(1), event(2)]).await.unwrap();
     until("tries", || receiver.heard().len() > 4).await;
-    stage.webhooks().delete(id).await.unwrap();
+    stage.webhooks().delete(id, Batch::default()).await.unwrap();
     stage.stop().await;
     let heard = receiver.heard().len();
     stage.start();
@@ -172,7 +172,7 @@ async fn what_is_given_up_is_kept_told_once_and_can_be_replayed() {
     let second = stage.webhooks().dead_letters(id, sequences[0], 2).unwrap();
     assert_eq!(second.iter().map(|l| l.sequence).collect::<Vec<_>>(), sequences[1..3]);
     receiver.decide(|_| Mood::Take);
-    stage.webhooks().replay(id, Replay::DeadLetters).await.unwrap();
+    stage.webhooks().replay(id, Replay::DeadLetters, Batch::default()).await.unwrap();
     until("the dead letters", || receiver.events().len() == 5).await;
     assert_eq!(stage.view(id).progress.dead_letters, 0);
     assert!(stage.webhooks().dead_letters(id, 0, 100).unwrap().is_empty());
@@ -193,13 +193,17 @@ async fn a_replay_brings_the_same_events_under_the_same_ids() {
     // Objects may overtake each other.
     let mut first = receiver.taken();
     first.sort_by_key(Delivery::sequence);
-    stage.webhooks().replay(id, Replay::After(first[0].sequence())).await.unwrap();
+    stage
+        .webhooks()
+        .replay(id, Replay::After(first[0].sequence()), Batch::default())
+        .await
+        .unwrap();
     until("three again", || receiver.taken().len() == 7).await;
     let mut again = receiver.taken().split_off(4);
     again.sort_by_key(Delivery::sequence);
     let ids = |all: &[Delivery]| all.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&first[1..]));
-    let refused = stage.webhooks().replay(id, Replay::After(1 << 40)).await;
+    let refused = stage.webhooks().replay(id, Replay::After(1 << 40), Batch::default()).await;
     assert!(matches!(refused, Err(WebhookError::Ahead { .. })));
     stage.stop().await;
 }
@@ -226,7 +230,7 @@ async fn a_log_that_was_pruned_past_an_endpoint_is_noticed_told_and_counted() {
     assert_eq!(stage.view(id).progress.missed, 6);
     let told = receiver.taken().into_iter().find(|one| one.sequence() == 12).unwrap();
     assert_eq!(told.json()["data"]["about"]["what"], "Missed { first: 2, last: 7 }");
-    let refused = stage.webhooks().replay(id, Replay::After(0)).await;
+    let refused = stage.webhooks().replay(id, Replay::After(0), Batch::default()).await;
     assert!(matches!(refused, Err(WebhookError::Journal(_))), "what is gone is not promised");
     stage.stop().await;
 }

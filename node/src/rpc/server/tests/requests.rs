@@ -181,6 +181,9 @@ async fn a_quote_that_cannot_be_paid_says_why() {
     assert!(open.address.is_some() && open.bolt12.is_some() && !open.uri.contains("amount"));
     let on_chain = v1::CreatePaymentRequestRequest { onchain: Some(true), ..create(Some(2), "") };
     assert_eq!(reason(&made(on_chain).await.unwrap_err()), "AMOUNT_DUST");
+    // More than an invoice can say, and less than all bitcoin.
+    let vast = made(create(Some(u64::MAX / 10 + 1), "vast")).await.unwrap_err();
+    assert_eq!(reason(&vast), "AMOUNT_OUT_OF_RANGE");
     let nothing = v1::CreatePaymentRequestRequest {
         onchain: Some(false),
         bolt11: Some(false),
