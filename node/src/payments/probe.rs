@@ -211,9 +211,9 @@ impl Armed {
         let now = self.now();
         let timed = self.follow(before, record, now);
         let Some(timed) = timed else { return };
-        let is_first = before.is_none();
         let is_outbound = record.direction == Direction::Outbound;
-        if !record.state.is_final() && !(is_first && is_outbound) {
+        let is_begun = is_outbound && before.is_none();
+        if !is_begun && !record.state.is_final() {
             return;
         }
         let told = record.hash.and_then(|hash| Told::of(&self, record, hash, timed, now));

@@ -96,8 +96,8 @@ pub(super) fn htlc_expiry(observer: &Observer, channels: &[ChannelSnapshot]) -> 
     let remedy = "connect the peer it is with; settle or cancel what this node holds \
                   (`tributary hold`): else its channel is closed on chain";
     match left {
-        ..=EXPIRY_ERROR => Check::error(NAME, finding, remedy),
-        ..=EXPIRY_WARNING => Check::warning(NAME, finding, remedy),
+        left if left <= EXPIRY_ERROR => Check::error(NAME, finding, remedy),
+        left if left <= EXPIRY_WARNING => Check::warning(NAME, finding, remedy),
         _ => Check::ok(NAME, finding),
     }
 }
@@ -121,8 +121,8 @@ pub(super) async fn batch_deadlines(observer: &Observer) -> Check {
     let remedy = "connect to its hub, which rolls it over; `tributary batch exit` publishes its \
                   path instead, and costs coins";
     match left {
-        ..DEADLINE_ERROR => Check::error(NAME, finding, remedy),
-        ..DEADLINE_WARNING => Check::warning(NAME, finding, remedy),
+        left if left < DEADLINE_ERROR => Check::error(NAME, finding, remedy),
+        left if left < DEADLINE_WARNING => Check::warning(NAME, finding, remedy),
         _ => Check::ok(NAME, finding),
     }
 }

@@ -110,8 +110,8 @@ fn asked(expression: &str) -> (Vec<(String, Vec<Matcher>)>, Vec<String>) {
             names.push((word.to_owned(), conditions));
             let braces = if after.starts_with('{') { after.find('}').unwrap() } else { 0 };
             at += length + braces;
-        } else if rest.starts_with('"') {
-            at += 1 + rest[1..].find('"').unwrap() + 1;
+        } else if let Some(quoted) = rest.strip_prefix('"') {
+            at += 1 + quoted.find('"').unwrap() + 1;
         } else {
             at += length.max(1);
         }
