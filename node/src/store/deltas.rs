@@ -5,10 +5,11 @@
 //! which it changed must write it. Both the last and the next value are cut into chunks where
 //! their content says so (FastCDC): an insertion moves the cuts around it and leaves all others.
 //! Chunks found in both are anchors, anchors are widened byte by byte, and what is left between
-//! them is the difference. Where a chunk of the last value is there as it was, so is the cut behind
-//! it: cuts are looked for where something changed, and nowhere else. It is one record of the caller's batch. When the differences weigh
-//! [`FULL_AFTER`] times the value, the value is written anew and they are deleted, so that bytes
-//! written stay within a constant factor of bytes changed.
+//! them is the difference. It is one record of the caller's batch. Where a chunk of the last value
+//! is there as it was, and what is read behind a cut too, so is the cut: cuts are looked for where
+//! something changed, and nowhere else. When the differences weigh [`FULL_AFTER`] times the value,
+//! the value is written anew and they are deleted, so that bytes written stay within a constant
+//! factor of bytes changed.
 //!
 //! ```text
 //! full  = sequence u64 · xxh3 of the value u64 · value
@@ -34,6 +35,8 @@ const FULL_AFTER: usize = 4;
 const FULL_AFTER_MIN: usize = 64 * 1024;
 /// Least, average and most bytes of a chunk.
 const CHUNK: (usize, usize, usize) = (128, 512, 2_048);
+/// How many bytes behind a cut decide on it: those are read two by two.
+const CUT_READS: usize = 2;
 
 const COPY: u8 = 0;
 const INSERT: u8 = 1;
@@ -163,11 +166,13 @@ impl Deltas {
         let cutter = FastCDC::new(value, least, average, most);
         let mut chunks = Vec::with_capacity(self.chunks.len() + 8);
         let mut begin = 0;
-        // The chunk of the last value that may follow here, but for its last one, which the end cut.
+        // The chunk of the last value that may follow here.
         let mut place = 0;
         while begin < value.len() {
-            let last = self.chunks.get(place).filter(|_| place + 1 < self.chunks.len());
-            let last = last.filter(|last| value[begin..].starts_with(&self.value[last.at.clone()]));
+            let last = self.chunks.get(place).filter(|last| {
+                let read = self.value.get(last.at.start..last.at.end + CUT_READS);
+                read.is_some_and(|read| value[begin..].starts_with(read))
+            });
             let (hash, end) = match last {
                 Some(last) => (last.hash, begin + last.at.len()),
                 None => {
@@ -409,6 +414,37 @@ mod tests {
         }
     }
 
+    /// The cuts of `value` without any before it.
+    fn fresh_cuts(value: &[u8]) -> Vec<Range<usize>> {
+        let (least, average, most) = CHUNK;
+        FastCDC::new(value, least, average, most)
+            .map(|chunk| chunk.offset..chunk.offset + chunk.length)
+            .collect()
+    }
+
+    fn cuts(deltas: &Deltas) -> Vec<Range<usize>> {
+        deltas.chunks.iter().map(|chunk| chunk.at.clone()).collect()
+    }
+
+    #[test]
+    fn a_change_right_behind_a_cut_moves_it() {
+        let old = noise(20_000, 5);
+        let committer = committer();
+        let (mut deltas, _) = load(&committer).unwrap();
+        let mut moved = 0;
+        for cut in fresh_cuts(&old) {
+            for behind in 0..CUT_READS + 2 {
+                replace(&committer, &mut deltas, &old);
+                let mut value = old.clone();
+                value.insert(old.len().min(cut.end + behind), 7);
+                replace(&committer, &mut deltas, &value);
+                assert_eq!(cuts(&deltas), fresh_cuts(&value), "{behind} behind {cut:?}");
+                moved += usize::from(!cuts(&deltas).contains(&cut));
+            }
+        }
+        assert!(moved > 0, "no cut moved: nothing was tested");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -429,12 +465,7 @@ mod tests {
                 value.splice(a..b, insert);
                 replace(&committer, &mut deltas, &value);
                 // Also where only what changed was looked at.
-                let (least, average, most) = CHUNK;
-                let cuts: Vec<_> = FastCDC::new(&value, least, average, most)
-                    .map(|chunk| chunk.offset..chunk.offset + chunk.length)
-                    .collect();
-                let ours: Vec<_> = deltas.chunks.iter().map(|chunk| chunk.at.clone()).collect();
-                prop_assert_eq!(ours, cuts);
+                prop_assert_eq!(cuts(&deltas), fresh_cuts(&value));
                 let (loaded, read) = load(&committer).unwrap();
                 prop_assert_eq!(read.unwrap(), value.clone());
                 if restarts >> step & 1 == 1 {

@@ -260,12 +260,14 @@ impl Queue {
 
     fn insert(&mut self, sequence: u64, pending: Pending, is_stored: bool) {
         let name = pending.object.map_or(LineName::Alone(sequence), LineName::Of);
-        self.waiting.insert(sequence, Waiting { pending, is_stored });
         self.lines.entry(name).or_default().sequences.insert(sequence);
+        // One that left and has come back before that was written is still there in the store.
+        let mut stored = is_stored;
         if !is_stored {
-            self.changed.insert(sequence);
+            stored = !self.changed.insert(sequence);
             self.is_changed = true;
         }
+        self.waiting.insert(sequence, Waiting { pending, is_stored: stored });
         self.rearm(name);
     }
 

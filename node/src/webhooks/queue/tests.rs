@@ -102,6 +102,19 @@ fn what_was_delivered_before_it_was_written_is_never_written() {
     assert!(!queue.is_changed());
 }
 
+#[test]
+fn what_came_back_before_its_end_was_written_is_still_deleted_in_the_end() {
+    let mut queue = Queue::new(0);
+    queue.push(1, object(0), 0);
+    queue.take_changes();
+    queue.rewind(0);
+    queue.push(1, object(0), 0);
+    queue.start(0);
+    queue.finish(1);
+    let changes = queue.take_changes();
+    assert_eq!(changes, Changes { read_to: 1, put: vec![], delete: vec![1] });
+}
+
 /// One step of a life.
 #[derive(Debug, Clone)]
 enum Step {
