@@ -29,7 +29,7 @@ use crate::chain::broadcast::BroadcastQueue;
 use crate::chain::fees::FeeEstimates;
 use crate::chain::follower::{ChainListener, Follower, FollowerConfig, SyncState};
 use crate::chain::virtual_confirmation::VirtualConfirmations;
-use crate::channels::{ChannelParts, Channels};
+use crate::channels::{ChannelParts, Channels, Endings};
 use crate::config::{ChainBackend, Config};
 use crate::environment::{Environment, LinkError};
 use crate::journal::{DomainEvent, Idempotency, Journal, JournalError, NodeEvent};
@@ -270,9 +270,11 @@ impl Node {
             tasks: tasks.clone(),
         })?;
         let swap_watch = Arc::new(SwapWatch::load(committer.clone())?);
+        let endings = Arc::new(Endings::load(committer.clone())?);
+        let readers: [Arc<dyn ChainListener>; 3] =
+            [wallet.clone(), swap_watch.clone(), endings.clone()];
         let mut starting = loaded.listeners();
-        starting.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
-        starting.push(Arc::clone(&swap_watch) as Arc<dyn ChainListener>);
+        starting.extend(readers.clone());
         let tower = tower::embedded(tower::Surroundings {
             config: &config.tower,
             keys,
@@ -322,6 +324,7 @@ impl Node {
             broadcasts: broadcasts.clone(),
             renewal: renewal(&config),
             ledger: Arc::clone(tokens.ledger()),
+            endings,
         })?);
         let onchain = Arc::new(OnChain::new(
             Arc::clone(&wallet),
@@ -402,8 +405,7 @@ impl Node {
 
         let sync = follower.subscribe();
         let mut listeners = lightning.listeners();
-        listeners.push(Arc::clone(&wallet) as Arc<dyn ChainListener>);
-        listeners.push(swap_watch as Arc<dyn ChainListener>);
+        listeners.extend(readers);
         listeners.extend(guard);
         if let Some(tower) = &tower {
             tower::open_doors(&config.tower, tower, &sync, &tasks).await?;

@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod embedded;
 pub mod fees;
 pub mod follower;
+mod positions;
 pub mod virtual_confirmation;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
 pub use bitcoind::EndpointHealth;
+pub use positions::Positions;
 
 /// Confirmations after which a transaction, or its rival, is final as far as we are concerned.
 pub const BURIED_DEPTH: u32 = 6;

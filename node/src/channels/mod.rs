@@ -3,10 +3,12 @@
 //! LDK owns the state machine of a channel; what is ours is the record around it: who asked,
 //! with which key, funded by what, ended why. `record.rs` is that record, `service.rs` keeps it
 //! in step with LDK's events and the wallet, `renewal.rs` splices channels that grew heavy,
-//! `batch.rs` keeps channels that a batch funds, and `spending.rs` charges tokens for what is
+//! `endings.rs` finds the transactions that end channels, `batch.rs` keeps channels that a batch
+//! funds, and `spending.rs` charges tokens for what is
 //! opened.
 
 mod batch;
+mod endings;
 mod record;
 mod renewal;
 mod request;
@@ -14,6 +16,7 @@ mod service;
 mod spending;
 mod view;
 
+pub use endings::Endings;
 pub use record::{ChannelRecord, ChannelState, Funded, SpliceRecord};
 pub use renewal::RenewalPolicy;
 pub use request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};

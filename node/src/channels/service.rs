@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::batch::Expected;
+use super::endings::Endings;
 use super::record::{ChannelRecord, ChannelState};
 use super::renewal::{Attempts, RenewalPolicy};
 use super::request::{CAPACITY_SAT_MAX, CAPACITY_SAT_MIN, CloseError, OpenError, OpenRequest};
@@ -53,6 +54,8 @@ pub struct ChannelParts {
     pub renewal: RenewalPolicy,
     /// What callers' tokens have spent.
     pub ledger: Arc<Ledger>,
+    /// What ended channels.
+    pub endings: Arc<Endings>,
 }
 
 /// The channels service.
@@ -536,10 +539,6 @@ impl Channels {
         }
     }
 
-    fn state(&self, channel: ChannelRef) -> Option<ChannelState> {
-        Some(self.records.lock().get(&channel)?.borrow().0.state)
-    }
-
     pub(super) fn append(&self, event: ChannelEvent) {
         let channel = match &event {
             ChannelEvent::OpenRequested { channel, .. }
@@ -569,6 +568,7 @@ impl Channels {
             tracing::warn!(%channel, ?event, "event of a channel without a record");
             return;
         };
+        self.parts.endings.watch(&record);
         let mut value = Vec::with_capacity(512);
         ciborium::into_writer(&record, &mut value).expect("writing to memory cannot fail");
         batch.put(Table::Channel.key(channel), value);

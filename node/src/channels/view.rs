@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use tokio::sync::watch;
 
 use super::record::{ChannelRecord, ChannelState};
@@ -19,6 +19,8 @@ pub struct ChannelView {
     pub record: ChannelRecord,
     /// LDK's view.
     pub live: Option<ChannelSnapshot>,
+    /// The transaction in a block that ended it.
+    pub closing_txid: Option<Txid>,
 }
 
 /// One page of channels, newest first.
@@ -47,7 +49,7 @@ impl Channels {
     pub fn get(&self, channel: ChannelRef) -> Option<ChannelView> {
         let record = self.records.lock().get(&channel)?.borrow().0.clone();
         let live = self.parts.lightning.channels().into_iter().find(|c| c.channel == channel);
-        Some(ChannelView { record, live })
+        Some(self.view(record, live))
     }
 
     /// One channel's record as last written, durable or not: for what never changes in it.
@@ -133,12 +135,24 @@ impl Channels {
             .collect();
         let mut channels: Vec<ChannelView> = records
             .into_iter()
-            .map(|record| ChannelView { live: live.remove(&record.channel), record })
+            .map(|record| {
+                let live = live.remove(&record.channel);
+                self.view(record, live)
+            })
             .collect();
         let more = channels.len() > limit;
         channels.truncate(limit);
         let next = channels.last().filter(|_| more).map(|view| view.record.channel);
         Ok(ChannelPage { channels, next })
+    }
+
+    pub(super) fn state(&self, channel: ChannelRef) -> Option<ChannelState> {
+        Some(self.records.lock().get(&channel)?.borrow().0.state)
+    }
+
+    fn view(&self, record: ChannelRecord, live: Option<ChannelSnapshot>) -> ChannelView {
+        let closing_txid = self.parts.endings.of(&record);
+        ChannelView { record, live, closing_txid }
     }
 
     pub(super) fn snapshot_records(&self) -> Vec<ChannelRecord> {

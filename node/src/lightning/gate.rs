@@ -34,7 +34,7 @@ use super::ticks::Answers;
 use super::withheld::Withheld;
 use crate::chain::broadcast::BroadcastQueue;
 use crate::store::{Batch, Deltas, Gate};
-use crate::wallet::Wallet;
+use crate::wallet::{Purpose, Wallet};
 
 /// Holds LDK's outputs until their cause is durable.
 pub struct OutputGate {
@@ -220,10 +220,25 @@ impl BroadcasterInterface for OutputGate {
     fn broadcast_transactions(&self, transactions: &[(&Transaction, TransactionType)]) {
         let package: Vec<Transaction> =
             transactions.iter().map(|(transaction, _)| (*transaction).clone()).collect();
+        for (transaction, kind) in transactions {
+            self.wallet.note_purpose(transaction, purpose(kind));
+        }
         if !self.withheld.waits(&package) {
             self.tell_wallet(&package);
         }
         self.asked.lock().push(package);
+    }
+}
+
+/// Why LDK made a transaction, if that is for the wallet to know.
+fn purpose(kind: &TransactionType) -> Option<Purpose> {
+    match kind {
+        TransactionType::CooperativeClose { .. } => Some(Purpose::Close),
+        TransactionType::AnchorBump { .. } => Some(Purpose::Anchor),
+        TransactionType::Claim { .. } | TransactionType::Sweep { .. } => Some(Purpose::Sweep),
+        TransactionType::InteractiveFunding { .. } => Some(Purpose::Funding),
+        // A commitment pays the wallet nothing; the wallet made the funding itself.
+        TransactionType::UnilateralClose { .. } | TransactionType::Funding { .. } => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a channel looks like to a caller: the record, LDK's view, and what the chain owes.
 
+use bitcoin::Txid;
 use proto::v1;
 
 use super::convert::{outpoint, txid_bytes};
@@ -57,7 +58,7 @@ fn state_of(
 }
 
 fn written(view: &ChannelView, claims: &[Claimable]) -> v1::Channel {
-    let ChannelView { record, live } = view;
+    let ChannelView { record, live, closing_txid } = view;
     let live = live.as_ref();
     let policy = |fees: ForwardingFees| v1::ForwardingPolicy {
         fee_base_msat: fees.base_msat,
@@ -98,7 +99,7 @@ fn written(view: &ChannelView, claims: &[Claimable]) -> v1::Channel {
             cltv_expiry_delta: live.cltv_expiry_delta,
         }),
         counterparty_policy: live.and_then(|live| live.counterparty_fees).map(policy),
-        closing: closing(record, live, claims),
+        closing: closing(record, live, claims, *closing_txid),
         created_unix_ms: record.created_ms,
         state_changed_unix_ms: record.updated_ms,
         monitor_bytes: live.map(|live| live.monitor.bytes),
@@ -119,6 +120,7 @@ fn closing(
     record: &ChannelRecord,
     live: Option<&ChannelSnapshot>,
     claims: &[Claimable],
+    closing_txid: Option<Txid>,
 ) -> Option<v1::ClosingInfo> {
     let by_counterparty = live.is_some_and(|live| live.closing);
     let cause = match (record.state, record.close_kind) {
@@ -134,8 +136,7 @@ fn closing(
     Some(v1::ClosingInfo {
         cause: cause.into(),
         detail: record.close_reason.clone().unwrap_or_default(),
-        // Not recorded yet.
-        closing_txid: None,
+        closing_txid: closing_txid.map(txid_bytes),
         balances: claims.iter().map(claimable).collect(),
         started_unix_ms: record.closing_ms.unwrap_or(record.updated_ms),
     })
@@ -271,7 +272,7 @@ mod tests {
         let record = record(&[ready(), closed(CloseKind::ForcedByPeer)]);
         assert_eq!(state_of(&record, None, &[penalty()]), v1::ChannelState::ForceClosing);
         assert_eq!(state_of(&record, None, &[]), v1::ChannelState::Closed);
-        let view = ChannelView { record, live: None };
+        let view = ChannelView { record, live: None, closing_txid: None };
         let channel = written(&view, &[penalty()]);
         let closing = channel.closing.unwrap();
         assert_eq!(closing.cause(), v1::ClosingCause::Breach);
@@ -283,7 +284,8 @@ mod tests {
 
     #[test]
     fn every_field_of_a_living_channel_is_written() {
-        let view = ChannelView { record: record(&[ready()]), live: Some(live(true, false)) };
+        let live = Some(live(true, false));
+        let view = ChannelView { record: record(&[ready()]), live, closing_txid: None };
         let channel = written(&view, &[]);
         assert_eq!(channel.record_id, [5; 16]);
         assert_eq!(channel.channel_id, Some(vec![6; 32]));
@@ -307,7 +309,7 @@ mod tests {
         use v1::ClosingCause as C;
         let asked = ChannelEvent::CloseRequested { channel: ChannelRef([5; 16]), force: false };
         let cause = |events: &[ChannelEvent]| {
-            closing(&record(events), None, &[]).map(|closing| closing.cause())
+            closing(&record(events), None, &[], None).map(|closing| closing.cause())
         };
         assert_eq!(cause(&[ready()]), None);
         assert_eq!(cause(&[ready(), asked.clone()]), Some(C::CooperativeByHolder));

@@ -191,10 +191,8 @@ fn send_coins(request: v1::SendRequest) -> Result<SendCoins, Refusal> {
 
 /// Writes a transaction that was made by this call or by the one it repeats.
 fn made(parts: &RpcParts, txid: bitcoin::Txid) -> Result<v1::WalletTransaction, Refusal> {
-    let all = parts.onchain.wallet().list_transactions();
-    let info = all.into_iter().find(|info| info.txid == txid).ok_or_else(|| {
-        // Replaced since the first call.
-        let message = format_args!("transaction {txid} was made, and replaced since");
+    let info = parts.onchain.wallet().transaction_ever(txid).ok_or_else(|| {
+        let message = format_args!("transaction {txid} was made, and the wallet does not have it");
         Refusal::new(Reason::TransactionUnknown, message)
             .with("txid", txid)
             .money_may_have_moved(true)
@@ -244,7 +242,9 @@ fn transaction(info: &TransactionInfo, tip_height: u32) -> v1::WalletTransaction
     let purpose = match &info.purpose {
         Some(Purpose::Funding) => v1::TransactionPurpose::ChannelFunding,
         Some(Purpose::Send | Purpose::SendAll(_)) => v1::TransactionPurpose::Send,
-        Some(Purpose::Child) => v1::TransactionPurpose::FeeBump,
+        Some(Purpose::Child | Purpose::Anchor) => v1::TransactionPurpose::FeeBump,
+        Some(Purpose::Close) => v1::TransactionPurpose::ChannelClose,
+        Some(Purpose::Sweep) => v1::TransactionPurpose::Sweep,
         Some(Purpose::Payout) => v1::TransactionPurpose::Payout,
         None if info.sent == bitcoin::Amount::ZERO => v1::TransactionPurpose::Receive,
         None => v1::TransactionPurpose::Unspecified,
@@ -261,8 +261,7 @@ fn transaction(info: &TransactionInfo, tip_height: u32) -> v1::WalletTransaction
         block_hash: info.confirmed_in.map(|block| block_hash_bytes(block.hash)),
         confirmations: info.confirmed_in.map_or(0, |block| depth(block.height)),
         first_seen_unix_ms: info.first_seen_seconds.saturating_mul(1_000),
-        // The wallet lists what counts; what was replaced is not among it.
-        replaced_by_txid: None,
+        replaced_by_txid: info.replaced_by.map(txid_bytes),
     }
 }
 
@@ -304,6 +303,7 @@ mod tests {
                 .map(|height| BlockRef { height, hash: BlockHash::from_byte_array([9; 32]) }),
             purpose: None,
             first_seen_seconds: 3,
+            replaced_by: None,
         }
     }
 

@@ -107,6 +107,8 @@ pub enum Table {
     Swap,
     /// What blocks said of outputs of swaps, and the last blocks read, one value.
     SwapSeen,
+    /// What spent the funding outputs of channels, by funding output; and the last blocks read.
+    FundingSpent,
     /// Tokens that were baked, by id.
     Token,
     /// Narrowed tokens that were revoked, by the name of their last link.
@@ -189,6 +191,7 @@ impl Table {
             Table::Settlement => "settlement",
             Table::Swap => "swap",
             Table::SwapSeen => "swap-seen",
+            Table::FundingSpent => "funding-spent",
             Table::Token => "token",
             Table::TokenRevoked => "token-revoked",
             Table::TokenAccount => "token-account",

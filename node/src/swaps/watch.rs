@@ -13,13 +13,10 @@ use channel_contracts::batch::SwapId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::BlockRef;
 use crate::chain::follower::ChainListener;
+use crate::chain::{BlockRef, Positions};
 use crate::store::cbor::{corrupt, decode, encode};
 use crate::store::{Batch, Committer, StoreError, Table};
-
-/// Blocks kept to find the fork point of a reorg.
-const POSITIONS: usize = 144;
 
 /// An output of a swap on chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,14 +63,13 @@ struct Watched {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Seen {
-    /// Newest first.
-    positions: Vec<BlockRef>,
+    positions: Positions,
     swaps: Vec<(SwapId, Watched)>,
 }
 
 #[derive(Default)]
 struct State {
-    positions: Vec<BlockRef>,
+    positions: Positions,
     swaps: BTreeMap<SwapId, Watched>,
 }
 
@@ -168,13 +164,12 @@ impl ChainListener for SwapWatch {
     }
 
     fn positions(&self) -> Vec<BlockRef> {
-        self.state.lock().positions.clone()
+        self.state.lock().positions.blocks()
     }
 
     fn block_connected(&self, block: &Arc<Block>, height: u32) {
         let mut state = self.state.lock();
-        state.positions.insert(0, BlockRef { height, hash: block.block_hash() });
-        state.positions.truncate(POSITIONS);
+        state.positions.connect(block, height);
         for watched in state.swaps.values_mut() {
             for transaction in &block.txdata {
                 watched.connect(transaction, height);
@@ -185,10 +180,7 @@ impl ChainListener for SwapWatch {
 
     fn blocks_disconnected(&self, fork_point: BlockRef) {
         let mut state = self.state.lock();
-        state.positions.retain(|block| block.height <= fork_point.height);
-        if state.positions.is_empty() {
-            state.positions.push(fork_point);
-        }
+        state.positions.disconnect(fork_point);
         for watched in state.swaps.values_mut() {
             watched.disconnect(fork_point.height);
         }

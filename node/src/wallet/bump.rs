@@ -242,6 +242,8 @@ impl Inner {
             Some(Purpose::Funding) => return refuse("channels rely on its id"),
             Some(Purpose::Child) => return refuse("it pays for its parent"),
             Some(Purpose::Payout) => return refuse("receipts of a payout name it"),
+            Some(Purpose::Close) => return refuse("both sides of a channel signed it"),
+            Some(Purpose::Anchor | Purpose::Sweep) => return refuse("it is replaced by itself"),
             None => return refuse("it was not made by this wallet"),
             Some(purpose) => purpose.clone(),
         };

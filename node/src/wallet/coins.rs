@@ -11,7 +11,7 @@ use bdk_wallet::{LocalOutput, WalletTx};
 use bitcoin::{Amount, OutPoint, Script, Transaction, TxOut, Txid, Weight};
 
 use super::record::{Owner, Purpose};
-use super::{Inner, Wallet};
+use super::{Inner, Wallet, rivals};
 use crate::chain::BlockRef;
 use crate::store::Ticket;
 
@@ -103,6 +103,8 @@ pub struct TransactionInfo {
     /// When it was first seen, in seconds since the Unix epoch: in the mempool, else in its
     /// block.
     pub first_seen_seconds: u64,
+    /// The transaction that counts in its place.
+    pub replaced_by: Option<Txid>,
 }
 
 /// Why coins cannot be reserved.
@@ -193,6 +195,19 @@ impl Wallet {
     pub fn transaction(&self, txid: Txid) -> Option<TransactionInfo> {
         let inner = self.lock();
         inner.bdk.get_tx(txid).map(|tx| inner.info(&tx))
+    }
+
+    /// Returns one transaction of the wallet, also if another was made or confirmed in its place.
+    pub fn transaction_ever(&self, txid: Txid) -> Option<TransactionInfo> {
+        let inner = self.lock();
+        if let Some(tx) = inner.bdk.get_tx(txid) {
+            return Some(inner.info(&tx));
+        }
+        let node = inner.bdk.tx_graph().get_tx_node(txid)?;
+        let replaced_by = rivals::in_place_of(&inner.bdk, &node);
+        let unconfirmed = ChainPosition::Unconfirmed { first_seen: None, last_seen: None };
+        let info = inner.info(&WalletTx { chain_position: unconfirmed, tx_node: node });
+        Some(TransactionInfo { replaced_by, ..info })
     }
 
     /// Returns confirmed coins that nobody holds, and those that `reuse` itself holds. The
@@ -306,6 +321,7 @@ impl Inner {
             confirmed_in: confirmed_in(&tx.chain_position),
             purpose: self.notes.get(&tx.tx_node.txid).cloned(),
             first_seen_seconds: tx.tx_node.first_seen.unwrap_or(seen_at),
+            replaced_by: None,
             transaction,
         }
     }

@@ -330,6 +330,24 @@ impl Wallet {
         self.persist(&mut inner)
     }
 
+    /// Notes why `transaction` was made, if it pays or spends the wallet and nothing is noted yet.
+    /// Written with the next change: with [`Wallet::apply_unconfirmed`], where it is broadcast.
+    pub fn note_purpose(&self, transaction: &Transaction, purpose: Option<Purpose>) {
+        let (Some(purpose), mut inner) = (purpose, self.lock()) else { return };
+        let txid = transaction.compute_txid();
+        let is_ours = || {
+            let pays =
+                transaction.output.iter().any(|o| inner.bdk.is_mine(o.script_pubkey.clone()));
+            let graph = inner.bdk.tx_graph();
+            let inputs = transaction.input.iter();
+            let mut coins = inputs.filter_map(|input| graph.get_txout(input.previous_output));
+            pays || coins.any(|coin| inner.bdk.is_mine(coin.script_pubkey.clone()))
+        };
+        if !inner.notes.contains_key(&txid) && is_ours() {
+            inner.note(txid, purpose);
+        }
+    }
+
     /// Whether the wallet's transaction `txid` can never confirm: a block that is buried has
     /// another one in its place.
     pub fn is_beaten(&self, txid: Txid) -> bool {

@@ -60,6 +60,12 @@ pub enum Purpose {
     Child,
     /// It pays lines of a payout, whose receipts name it: its txid must never change.
     Payout,
+    /// It ends a channel by agreement.
+    Close,
+    /// It pays for a commitment transaction of ours.
+    Anchor,
+    /// It takes what is ours of a channel that ended by force.
+    Sweep,
 }
 
 /// One atomic change.

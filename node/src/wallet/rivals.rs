@@ -87,6 +87,13 @@ pub(super) fn winner(bdk: &bdk_wallet::Wallet, transaction: &Transaction) -> Opt
     })
 }
 
+/// The transaction that counts in the place of `transaction`.
+pub(super) fn in_place_of(bdk: &bdk_wallet::Wallet, transaction: &Transaction) -> Option<Txid> {
+    let coins = transaction.input.iter().map(|input| input.previous_output);
+    let mut rivals = coins.flat_map(|coin| bdk.tx_graph().outspends(coin)).copied();
+    rivals.find(|rival| bdk.get_tx(*rival).is_some())
+}
+
 /// The height of the block of the best chain that has `txid`.
 fn height_of(bdk: &bdk_wallet::Wallet, txid: Txid) -> Option<u32> {
     let mut blocks = bdk.tx_graph().get_tx_node(txid)?.anchors.iter().map(|at| at.block_id);
