@@ -10,6 +10,7 @@ mod beginning;
 mod chores;
 mod cycle;
 mod doors;
+mod news;
 mod observing;
 mod policies;
 mod services;
@@ -58,6 +59,7 @@ use beginning::{birthday, claim_store};
 use chores::{announce, housekeeping};
 use cycle::{begin_commits, end};
 use doors::serve_rpc;
+use news::{JournalBook, tell_of_chain, tell_of_start};
 use policies::{exit_feerate_max, payment_defaults, policy, renewal, stall_after};
 use services::{Services, payment_requests};
 
@@ -221,20 +223,22 @@ impl Node {
     ) -> Result<Self, StartError> {
         claim_store(&committer, keys.node_id(), config.network)?;
         let door = Door::new();
+        let journal = Journal::open(committer.clone(), Arc::clone(&environment.clock))?;
         let tokens = Arc::new(Tokens::open(TokenParts {
             secret: keys.token_secret(),
             committer: committer.clone(),
+            journal: journal.clone(),
             clock: Arc::clone(&environment.clock),
             entropy: Arc::clone(&environment.entropy),
         })?);
         let (rpc_address, rest_address) =
             serve_rpc(&config, &environment, &door, &tokens, &tasks).await?;
         let asked_to_stop = CancellationToken::new();
-        let journal = Journal::open(committer.clone(), Arc::clone(&environment.clock))?;
         let tip = environment.chain.tip().await?;
         let wallet = Arc::new(Wallet::open(WalletParams {
             keys: Arc::clone(keys),
             committer: committer.clone(),
+            book: Arc::new(JournalBook(journal.clone())),
             clock: Arc::clone(&environment.clock),
             entropy: Arc::clone(&environment.entropy),
             anchor_reserve_per_channel: Amount::from_sat(
@@ -294,6 +298,7 @@ impl Node {
         let towers = Arc::new(Towers::open(guards::Parts {
             log: loaded.justice(),
             committer: committer.clone(),
+            journal: journal.clone(),
             links: Arc::new(GrpcTowers),
             secrets: keys.tower_secrets(),
             wallet: Arc::clone(&wallet),
@@ -416,6 +421,7 @@ impl Node {
         tasks.spawn("batches", Arc::clone(&batches).run(sync.clone(), tasks.clone()));
         tasks.spawn("guarded paths", Arc::clone(&towers).guard_paths(Arc::clone(&batches)));
         tasks.spawn("swaps", Arc::clone(&swaps).run(sync.clone(), tasks.clone()));
+        tell_of_chain(&journal, &wallet, &sync, &tasks);
         tasks.spawn("follower", follower.run(listeners, tasks.stop_signal()));
         tasks.spawn(
             "broadcasts",
@@ -450,12 +456,8 @@ impl Node {
             tasks
                 .spawn("announce", announce(Arc::clone(&lightning), config.clone(), tasks.clone()));
         }
-        let started = NodeEvent::Started {
-            version: env!("CARGO_PKG_VERSION").into(),
-            height: synced_height(&sync.borrow()),
-        };
-        let ticket = journal.append(&[DomainEvent::Node(started)], Batch::default());
-        committer.durable(ticket).await?;
+        let told = tell_of_start(&journal, synced_height(&sync.borrow()));
+        committer.durable(told).await?;
         let webhooks = Arc::new(Webhooks::open(webhooks::Parts {
             committer: committer.clone(),
             journal: journal.clone(),

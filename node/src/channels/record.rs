@@ -81,6 +81,9 @@ pub struct ChannelRecord {
     pub before_splices: Vec<Funded>,
     /// How it ended.
     pub close_kind: Option<CloseKind>,
+    /// Whether what its peer published was a revoked state.
+    #[serde(default)]
+    pub breached: bool,
     /// Why it ended, in words.
     pub close_reason: Option<String>,
     /// Our balance when it ended, msat.
@@ -180,6 +183,7 @@ impl ChannelRecord {
                 record.close_reason = Some(reason.clone());
                 record.final_balance_msat = *local_balance_msat;
             }
+            ChannelEvent::Breached { .. } => record.breached = true,
             ChannelEvent::Sweeping { .. } => {}
         }
         Some(record)
@@ -209,6 +213,7 @@ impl ChannelRecord {
             splice: None,
             before_splices: Vec::new(),
             close_kind: None,
+            breached: false,
             close_reason: None,
             final_balance_msat: None,
             closing_ms: None,

@@ -1,6 +1,6 @@
 //! The channels service: calls, LDK's events and the wallet, kept in step by records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::batch::Expected;
+use super::breaches::security;
 use super::endings::Endings;
 use super::record::{ChannelRecord, ChannelState};
 use super::renewal::{Attempts, RenewalPolicy};
@@ -66,6 +67,8 @@ pub struct Channels {
     pub(super) expected: Mutex<Vec<Expected>>,
     pub(super) records: Mutex<Records>,
     pub(super) attempts: Mutex<HashMap<ChannelRef, Attempts>>,
+    /// Closed channels that the chain owes nothing any more.
+    pub(super) settled: Mutex<HashSet<ChannelRef>>,
 }
 
 impl Channels {
@@ -89,6 +92,7 @@ impl Channels {
             expected: Mutex::default(),
             records: Mutex::new(records),
             attempts: Mutex::default(),
+            settled: Mutex::default(),
         };
         this.count_reserve();
         Ok(this)
@@ -97,7 +101,7 @@ impl Channels {
     /// Ends what a crash interrupted. Called once LDK has repeated its events: a channel that
     /// was never funded is gone from LDK after a restart.
     pub fn resume(&self) {
-        let live: std::collections::HashSet<ChannelRef> =
+        let live: HashSet<ChannelRef> =
             self.parts.lightning.channels().into_iter().map(|c| c.channel).collect();
         let records = self.snapshot_records();
         self.resume_splices(&records);
@@ -368,6 +372,7 @@ impl Channels {
         let now_ms = millis(self.parts.journal.now());
         let channels = self.parts.lightning.channels();
         self.renew_heavy(&channels);
+        self.note_breaches();
         for snapshot in channels {
             let Some(view) =
                 self.records.lock().get(&snapshot.channel).map(|l| l.borrow().0.clone())
@@ -540,18 +545,7 @@ impl Channels {
     }
 
     pub(super) fn append(&self, event: ChannelEvent) {
-        let channel = match &event {
-            ChannelEvent::OpenRequested { channel, .. }
-            | ChannelEvent::InboundAccepted { channel, .. }
-            | ChannelEvent::Funded { channel, .. }
-            | ChannelEvent::Pending { channel, .. }
-            | ChannelEvent::Ready { channel, .. }
-            | ChannelEvent::SplicePending { channel, .. }
-            | ChannelEvent::Spliced { channel, .. }
-            | ChannelEvent::CloseRequested { channel, .. }
-            | ChannelEvent::Closed { channel, .. } => *channel,
-            ChannelEvent::Sweeping { .. } => return,
-        };
+        let Some(channel) = event.channel() else { return };
         self.append_locked(self.records.lock(), channel, event, Batch::default());
         self.count_reserve();
     }
@@ -573,7 +567,9 @@ impl Channels {
         ciborium::into_writer(&record, &mut value).expect("writing to memory cannot fail");
         batch.put(Table::Channel.key(channel), value);
         let settled = self.settle_budget(channel, &event, &mut batch);
-        let ticket = self.parts.journal.append(&[DomainEvent::Channel(event)], batch);
+        let mut events = Vec::from_iter(security(&event, &record));
+        events.insert(0, DomainEvent::Channel(event));
+        let ticket = self.parts.journal.append(&events, batch);
         drop(settled);
         match records.get(&channel) {
             Some(latest) => {

@@ -74,6 +74,7 @@ impl Channels {
             // Both commitments exist, and the funding transaction leaves: all of it is gone.
             ChannelEvent::Pending { .. }
             | ChannelEvent::Ready { .. }
+            | ChannelEvent::Breached { .. }
             | ChannelEvent::Closed { .. } => None,
             _ => return None,
         };

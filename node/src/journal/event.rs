@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use channel_contracts::batch::{BatchId, HubPhase, RegistrationId, SwapId, UserPhase};
 use serde::{Deserialize, Serialize};
 
+use super::notice::{ChainEvent, SecurityEvent, TowerEvent, WalletEvent};
 use super::payout::PayoutEvent;
 use crate::lightning::types::{ChannelId, ChannelRef, NodeId, PaymentHash, PaymentId, Preimage};
 use crate::lightning::{CloseKind, FailureReason};
@@ -30,6 +31,14 @@ pub enum DomainEvent {
     Webhook(WebhookEvent),
     /// To a payout.
     Payout(PayoutEvent),
+    /// To a transaction of the wallet.
+    Wallet(WalletEvent),
+    /// To the chain.
+    Chain(ChainEvent),
+    /// Between this node and a tower.
+    Tower(TowerEvent),
+    /// To what keeps it safe.
+    Security(SecurityEvent),
 }
 
 /// What an event is about.
@@ -40,17 +49,15 @@ pub enum EventKind {
     Payment,
     Invoice,
     Channel,
-    /// The wallet; there is no such event yet.
     Wallet,
-    /// The chain; there is no such event yet.
     Chain,
-    /// A peer; there is no such event yet.
-    Peer,
+    Tower,
     Node,
     Batch,
     Swap,
     Webhook,
     Payout,
+    Security,
 }
 
 impl DomainEvent {
@@ -65,6 +72,10 @@ impl DomainEvent {
             Self::Node(_) => EventKind::Node,
             Self::Webhook(_) => EventKind::Webhook,
             Self::Payout(_) => EventKind::Payout,
+            Self::Wallet(_) => EventKind::Wallet,
+            Self::Chain(_) => EventKind::Chain,
+            Self::Tower(_) => EventKind::Tower,
+            Self::Security(_) => EventKind::Security,
         }
     }
 }
@@ -281,6 +292,10 @@ pub enum InvoiceEvent {
     },
     /// It will not be taken any more.
     Cancelled { hash: PaymentHash },
+    /// It is paid, and the payment waits for our word.
+    Held { hash: PaymentHash, amount_msat: u64 },
+    /// It is paid, and the money is ours.
+    Settled { hash: PaymentHash, amount_msat: u64 },
     /// An offer was made.
     OfferCreated { offer: String, amount_msat: Option<u64>, description: Option<String> },
 }
@@ -335,8 +350,29 @@ pub enum ChannelEvent {
     CloseRequested { channel: ChannelRef, force: bool },
     /// It is over.
     Closed { channel: ChannelRef, kind: CloseKind, reason: String, local_balance_msat: Option<u64> },
+    /// What its peer published is a revoked state.
+    Breached { channel: ChannelRef, txid: Txid },
     /// Its outputs are on their way to the wallet.
     Sweeping { channel_id: Option<ChannelId>, outputs: u32, value_sat: u64 },
+}
+
+impl ChannelEvent {
+    /// The channel it is about; `None` for coins that need not be of one.
+    pub fn channel(&self) -> Option<ChannelRef> {
+        match self {
+            Self::OpenRequested { channel, .. }
+            | Self::InboundAccepted { channel, .. }
+            | Self::Funded { channel, .. }
+            | Self::Pending { channel, .. }
+            | Self::Ready { channel, .. }
+            | Self::SplicePending { channel, .. }
+            | Self::Spliced { channel, .. }
+            | Self::CloseRequested { channel, .. }
+            | Self::Breached { channel, .. }
+            | Self::Closed { channel, .. } => Some(*channel),
+            Self::Sweeping { .. } => None,
+        }
+    }
 }
 
 /// What happens to the node.
@@ -348,4 +384,8 @@ pub enum NodeEvent {
     Started { version: String, height: u32 },
     /// It stops on request.
     Stopping,
+    /// The coins for force-closes fell short.
+    AnchorReserveShort { missing_sat: u64 },
+    /// They are whole again.
+    AnchorReserveWhole,
 }

@@ -7,6 +7,7 @@
 mod event;
 mod follow;
 mod idempotency;
+mod notice;
 mod payout;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ pub use event::{
 };
 pub use follow::{Ends, Follow, Latest};
 pub use idempotency::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey};
+pub use notice::{ChainEvent, SecurityEvent, TowerEvent, TowerStep, WalletEvent, WalletStep};
 pub use payout::{PayoutEvent, PayoutId, PayoutStep};
 
 use crate::environment::Clock;

@@ -42,6 +42,7 @@ pub(super) async fn housekeeping(
                 }
                 let height = synced_height(&sync.borrow_and_update());
                 payments.block_connected(height);
+                channels.note_breaches();
             }
             _ = tick.tick() => channels.tick(),
             _ = prune.tick() => {

@@ -237,6 +237,7 @@ impl TowerProcess {
         let wallet = Arc::new(Wallet::open(WalletParams {
             keys: Arc::clone(keys),
             committer: committer.clone(),
+            book: Arc::new(committer.clone()),
             clock: Arc::clone(&environment.clock),
             entropy: Arc::clone(&environment.entropy),
             anchor_reserve_per_channel: Amount::ZERO,

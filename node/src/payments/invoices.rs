@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{PaymentRecord, PaymentState};
+use super::record::{PaymentKind, PaymentRecord, PaymentState};
 use super::request::HoldError;
 use super::service::{Payments, read_record};
 use super::validate::AMOUNT_MSAT_MAX;
 use crate::journal::{
-    DomainEvent, Fingerprint, IdempotencyError, IdempotencyKey, InvoiceEvent, millis,
+    DomainEvent, Fingerprint, IdempotencyError, IdempotencyKey, InvoiceEvent, PaymentEvent, millis,
 };
 use crate::lightning::types::PaymentHash;
 use crate::lightning::{Decoded, InvoiceDescription, InvoiceError, InvoiceRequest};
@@ -467,4 +467,16 @@ impl Payments {
         let ticket = self.write_invoice(&invoice, event, beside);
         Ok((invoice, ticket))
     }
+}
+/// What `event` is for the invoice that was paid.
+pub(super) fn invoice_event(event: &PaymentEvent, record: &PaymentRecord) -> Option<DomainEvent> {
+    let event = match *event {
+        _ if record.kind != PaymentKind::Bolt11 => return None,
+        PaymentEvent::Held { hash, amount_msat, .. } => InvoiceEvent::Held { hash, amount_msat },
+        PaymentEvent::Received { hash, amount_msat, .. } => {
+            InvoiceEvent::Settled { hash, amount_msat }
+        }
+        _ => return None,
+    };
+    Some(DomainEvent::Invoice(event))
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::admission::Admission;
+use super::invoices::invoice_event;
 use super::machine::{Effect, Input, Rejection, Unfinished, decide, unfinished};
 use super::probe::PaymentProbe;
 use super::record::{PaymentKind, PaymentRecord, PaymentState, PaymentWatch};
@@ -466,13 +467,14 @@ impl Payments {
             .fold(before, |record, event| PaymentRecord::apply(record, event, now))
             .expect("an event of a payment leaves a record");
         write_record(&mut batch, &record, is_new);
-        let events: Vec<DomainEvent> =
+        let mut told: Vec<DomainEvent> =
             events.iter().map(|event| DomainEvent::Payment(event.clone())).collect();
+        told.extend(events.iter().filter_map(|event| invoice_event(event, &record)));
         let is_final = record.state.is_final();
         let settled = record
             .outbound_cost_msat()
             .map(|cost_msat| self.ledger.settle(Subject::Payment(id), Some(cost_msat), &mut batch));
-        let ticket = self.journal.append(&events, batch);
+        let ticket = self.journal.append(&told, batch);
         drop(settled);
         self.probe.recorded(was, &record, ticket, &self.committer);
         match open.get(&id) {

@@ -201,6 +201,13 @@ impl Authenticator {
         metadata: &MetadataMap,
         source_ip: Option<IpAddr>,
     ) -> Result<Caller, Refusal> {
+        self.known(metadata, source_ip).inspect_err(|refusal| {
+            let from = source_ip.map(|ip| format!(", from {ip}")).unwrap_or_default();
+            self.tokens.note_refused(&format!("{refusal}{from}"));
+        })
+    }
+
+    fn known(&self, metadata: &MetadataMap, source_ip: Option<IpAddr>) -> Result<Caller, Refusal> {
         let header = metadata
             .get("authorization")
             .ok_or_else(|| Refusal::new(Reason::TokenMissing, "the call carries no token"))?;

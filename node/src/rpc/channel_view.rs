@@ -124,7 +124,7 @@ fn closing(
 ) -> Option<v1::ClosingInfo> {
     let by_counterparty = live.is_some_and(|live| live.closing);
     let cause = match (record.state, record.close_kind) {
-        (_, Some(_)) if claims.iter().any(|claim| claim.kind == ClaimKind::Penalty) => {
+        (_, Some(_)) if record.breached || claims.iter().any(is_penalty) => {
             v1::ClosingCause::Breach
         }
         (_, Some(kind)) => closing_cause(kind, record.close_requested),
@@ -140,6 +140,10 @@ fn closing(
         balances: claims.iter().map(claimable).collect(),
         started_unix_ms: record.closing_ms.unwrap_or(record.updated_ms),
     })
+}
+
+fn is_penalty(claim: &Claimable) -> bool {
+    claim.kind == ClaimKind::Penalty
 }
 
 /// Why a channel ended, from how LDK says it ended and whether its user asked for it.

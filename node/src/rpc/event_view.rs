@@ -12,14 +12,14 @@ use proto::v1::event::Kind;
 use super::channel_view::closing_cause;
 use super::convert::outpoint;
 use super::payment_view::{direction, failure_of, given_back, kind};
-use super::{batch_view, payout_view, swaps};
+use super::{batch_view, notice_view, payout_view, swaps};
 use crate::channels::{ChannelRecord, Channels, Funded};
 use crate::journal::{
     BatchEvent, ChannelEvent, DomainEvent, Entry, EventKind, InvoiceEvent, NodeEvent, PaymentEvent,
     SwapEvent, WebhookEvent, WebhookTrouble,
 };
 use crate::lightning::CloseKind;
-use crate::lightning::types::{ChannelRef, PaymentHash, PaymentId};
+use crate::lightning::types::{PaymentHash, PaymentId};
 use crate::payments::{PaymentRecord, Payments};
 use crate::store::StoreError;
 
@@ -36,7 +36,8 @@ pub(super) fn written_kind(kind: EventKind) -> v1::EventKind {
         EventKind::Channel => v1::EventKind::Channel,
         EventKind::Wallet => v1::EventKind::Wallet,
         EventKind::Chain => v1::EventKind::Chain,
-        EventKind::Peer => v1::EventKind::Peer,
+        EventKind::Tower => v1::EventKind::Tower,
+        EventKind::Security => v1::EventKind::Security,
         EventKind::Node => v1::EventKind::Node,
         EventKind::Batch => v1::EventKind::Batch,
         EventKind::Swap => v1::EventKind::Swap,
@@ -54,7 +55,8 @@ pub(super) fn read_kind(kind: v1::EventKind) -> Option<EventKind> {
         v1::EventKind::Channel => EventKind::Channel,
         v1::EventKind::Wallet => EventKind::Wallet,
         v1::EventKind::Chain => EventKind::Chain,
-        v1::EventKind::Peer => EventKind::Peer,
+        v1::EventKind::Tower => EventKind::Tower,
+        v1::EventKind::Security => EventKind::Security,
         v1::EventKind::Node => EventKind::Node,
         v1::EventKind::Batch => EventKind::Batch,
         v1::EventKind::Swap => EventKind::Swap,
@@ -80,7 +82,8 @@ pub(super) fn event(records: &Records<'_>, entry: &Entry) -> Result<v1::Event, S
             None => None,
         },
         DomainEvent::Invoice(event) => invoice(event).map(Kind::Invoice),
-        DomainEvent::Channel(event) => channel_of(event)
+        DomainEvent::Channel(event) => event
+            .channel()
             .and_then(|channel| records.channels.recorded(channel))
             .and_then(|record| channel(event, &record))
             .map(Kind::Channel),
@@ -89,6 +92,10 @@ pub(super) fn event(records: &Records<'_>, entry: &Entry) -> Result<v1::Event, S
         DomainEvent::Node(event) => Some(Kind::Node(node(event))),
         DomainEvent::Webhook(event) => Some(Kind::Webhook(webhook(event))),
         DomainEvent::Payout(event) => Some(Kind::Payout(payout_view::event(event))),
+        DomainEvent::Wallet(event) => Some(Kind::Wallet(notice_view::wallet(event))),
+        DomainEvent::Chain(event) => Some(Kind::Chain(notice_view::chain(event))),
+        DomainEvent::Tower(event) => Some(Kind::Tower(notice_view::tower(event))),
+        DomainEvent::Security(event) => Some(Kind::Security(notice_view::security(event))),
     };
     Ok(v1::Event { sequence: entry.sequence, unix_ms: entry.at_ms, kind })
 }
@@ -155,34 +162,20 @@ fn payment(event: &PaymentEvent, record: Option<&PaymentRecord>) -> Option<v1::P
 }
 
 fn invoice(event: &InvoiceEvent) -> Option<v1::InvoiceEvent> {
-    let (hash, state, amount_msat) = match event {
-        InvoiceEvent::Created { hash, amount_msat, .. } => {
-            (hash, v1::InvoiceState::Open, *amount_msat)
-        }
-        InvoiceEvent::Cancelled { hash } => (hash, v1::InvoiceState::Cancelled, None),
+    use v1::InvoiceState as S;
+    let (hash, state, amount_msat, amount_received_msat) = match event {
+        InvoiceEvent::Created { hash, amount_msat, .. } => (hash, S::Open, *amount_msat, None),
+        InvoiceEvent::Cancelled { hash } => (hash, S::Cancelled, None, None),
+        InvoiceEvent::Held { hash, amount_msat } => (hash, S::Held, None, Some(*amount_msat)),
+        InvoiceEvent::Settled { hash, amount_msat } => (hash, S::Settled, None, Some(*amount_msat)),
         InvoiceEvent::OfferCreated { .. } => return None,
     };
     Some(v1::InvoiceEvent {
         payment_hash: hash.0.to_vec(),
         state: state.into(),
         amount_msat,
-        amount_received_msat: None,
+        amount_received_msat,
     })
-}
-
-fn channel_of(event: &ChannelEvent) -> Option<ChannelRef> {
-    match event {
-        ChannelEvent::OpenRequested { channel, .. }
-        | ChannelEvent::InboundAccepted { channel, .. }
-        | ChannelEvent::Funded { channel, .. }
-        | ChannelEvent::Pending { channel, .. }
-        | ChannelEvent::Ready { channel, .. }
-        | ChannelEvent::SplicePending { channel, .. }
-        | ChannelEvent::Spliced { channel, .. }
-        | ChannelEvent::CloseRequested { channel, .. }
-        | ChannelEvent::Closed { channel, .. } => Some(*channel),
-        ChannelEvent::Sweeping { .. } => None,
-    }
 }
 
 fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEvent> {
@@ -201,7 +194,7 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
             S::Closed
         }
         // The commitment is on its way to the chain; the balances come back after it.
-        ChannelEvent::Closed { .. } => S::ForceClosing,
+        ChannelEvent::Closed { .. } | ChannelEvent::Breached { .. } => S::ForceClosing,
         ChannelEvent::Sweeping { .. } => return None,
     };
     let cause = match event {
@@ -213,6 +206,7 @@ fn channel(event: &ChannelEvent, record: &ChannelRecord) -> Option<v1::ChannelEv
             let was_asked = record.close_requested && !record.asked_after_end;
             Some(closing_cause(*kind, was_asked))
         }
+        ChannelEvent::Breached { .. } => Some(v1::ClosingCause::Breach),
         _ => None,
     };
     let (capacity_sat, funding) = funded(event, record);
@@ -259,6 +253,7 @@ fn funded(event: &ChannelEvent, record: &ChannelRecord) -> (u64, Option<OutPoint
         }
         ChannelEvent::CloseRequested { .. }
         | ChannelEvent::Closed { .. }
+        | ChannelEvent::Breached { .. }
         | ChannelEvent::Sweeping { .. } => now,
     }
 }
@@ -321,6 +316,11 @@ fn node(event: &NodeEvent) -> v1::NodeEvent {
             (v1::NodeEventKind::Started, format!("version {version} at block height {height}"))
         }
         NodeEvent::Stopping => (v1::NodeEventKind::Stopping, String::new()),
+        NodeEvent::AnchorReserveShort { missing_sat } => (
+            v1::NodeEventKind::AnchorReserveShort,
+            format!("{missing_sat} sat are missing; pay as much to an address of the wallet"),
+        ),
+        NodeEvent::AnchorReserveWhole => (v1::NodeEventKind::AnchorReserveWhole, String::new()),
     };
     v1::NodeEvent { kind: kind.into(), detail }
 }
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
     use crate::journal::PaymentRequestKind;
     use crate::lightning::FailureReason;
-    use crate::lightning::types::{ChannelId, Preimage};
+    use crate::lightning::types::{ChannelId, ChannelRef, Preimage};
 
     const ID: PaymentId = PaymentId([1; 32]);
     const PREIMAGE: Preimage = Preimage([2; 32]);
@@ -417,7 +417,7 @@ mod tests {
         };
         assert_eq!(invoice(&offer), None);
         let sweep = ChannelEvent::Sweeping { channel_id: None, outputs: 1, value_sat: 2 };
-        assert_eq!(channel_of(&sweep), None);
+        assert_eq!(sweep.channel(), None);
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod methods;
 pub mod metrics;
 mod mutation;
 mod node;
+mod notice_view;
 pub mod open_tower;
 mod page;
 mod payment_requests;

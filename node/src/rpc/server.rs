@@ -378,6 +378,9 @@ mod whole_batches;
 #[path = "server/tests/doctor.rs"]
 mod whole_doctor;
 #[cfg(test)]
+#[path = "server/tests/events.rs"]
+mod whole_events;
+#[cfg(test)]
 #[path = "server/tests/figures.rs"]
 mod whole_figures;
 #[cfg(test)]

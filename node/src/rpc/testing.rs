@@ -8,6 +8,7 @@ use super::auth::{AdminToken, Authenticator};
 use super::gate::{CallLimits, Gate};
 use crate::config::RpcConfig;
 use crate::environment::{OsEntropy, SystemClock};
+use crate::journal::Journal;
 use crate::store::{Committer, MemoryDisk};
 use crate::tokens::{TokenParts, Tokens};
 
@@ -17,6 +18,7 @@ pub(super) fn tokens() -> Arc<Tokens> {
     let _ends_with_the_test = committer.run_thread().unwrap();
     let parts = TokenParts {
         secret: Zeroizing::new([7; 32]),
+        journal: Journal::open(committer.clone(), Arc::new(SystemClock)).unwrap(),
         committer,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),

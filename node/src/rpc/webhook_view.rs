@@ -49,7 +49,8 @@ fn name(kind: &Kind) -> Option<String> {
         Kind::Channel(event) => ("channel", event.state().as_str_name(), "CHANNEL_STATE_"),
         Kind::Wallet(event) => ("wallet", event.kind().as_str_name(), "WALLET_EVENT_KIND_"),
         Kind::Chain(event) => ("chain", event.kind().as_str_name(), "CHAIN_EVENT_KIND_"),
-        Kind::Peer(event) => ("peer", if event.connected { "CONNECTED" } else { "GONE" }, ""),
+        Kind::Tower(event) => ("tower", event.kind().as_str_name(), "TOWER_EVENT_KIND_"),
+        Kind::Security(event) => ("security", event.kind().as_str_name(), "SECURITY_EVENT_KIND_"),
         Kind::Node(event) => ("node", event.kind().as_str_name(), "NODE_EVENT_KIND_"),
         Kind::Swap(event) => ("swap", event.state().as_str_name(), "SWAP_STATE_"),
         Kind::Payout(event) => ("payout", event.kind().as_str_name(), "PAYOUT_EVENT_KIND_"),
@@ -139,7 +140,8 @@ mod tests {
             ..v1::WebhookEvent::default()
         };
         assert_eq!(name(&Kind::Webhook(webhook)).as_deref(), Some("webhook.gave_up"));
-        let peer = v1::PeerEvent { connected: true, ..v1::PeerEvent::default() };
-        assert_eq!(name(&Kind::Peer(peer)).as_deref(), Some("peer.connected"));
+        let kind = v1::TowerEventKind::Behind.into();
+        let tower = v1::TowerEvent { kind, ..v1::TowerEvent::default() };
+        assert_eq!(name(&Kind::Tower(tower)).as_deref(), Some("tower.behind"));
     }
 }

@@ -5,13 +5,15 @@
 //! and nobody can take one off. `restriction.rs` says what there is to restrict, `roles.rs` which
 //! methods a role has. What a token may spend is counted in accounts: `account.rs` is their
 //! arithmetic, `ledger.rs` keeps them in the batch of what is paid for, `purse.rs` is what a
-//! service is shown of it. `service.rs` bakes, lists, revokes and checks.
+//! service is shown of it. `service.rs` bakes, lists, revokes and checks; `refusals.rs` tells of calls
+//! that were refused.
 //!
 //! Nothing here knows gRPC: a method is its full name.
 
 mod account;
 mod ledger;
 mod purse;
+mod refusals;
 mod restriction;
 mod roles;
 mod service;

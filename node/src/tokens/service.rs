@@ -13,10 +13,14 @@ use zeroize::Zeroizing;
 use super::account::AccountId;
 use super::ledger::Ledger;
 use super::purse::Purse;
+use super::refusals::Refusals;
 use super::restriction::{Restriction, RestrictionError};
 use super::token::{LinkId, ParseTokenError, Token, TokenId};
 use crate::environment::{Clock, Entropy};
-use crate::journal::{Fingerprint, Idempotency, IdempotencyError, IdempotencyKey, millis};
+use crate::journal::{
+    DomainEvent, Fingerprint, Idempotency, IdempotencyError, IdempotencyKey, Journal,
+    SecurityEvent, millis,
+};
 use crate::store::{Batch, Committer, StoreError, Table, Ticket, cbor};
 
 /// What the service is made from.
@@ -25,6 +29,8 @@ pub struct TokenParts {
     pub secret: Zeroizing<[u8; 32]>,
     /// The way to the store.
     pub committer: Committer,
+    /// Where it is told who may call.
+    pub journal: Journal,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Randomness for ids.
@@ -35,6 +41,7 @@ pub struct TokenParts {
 pub struct Tokens {
     parts: TokenParts,
     idempotency: Idempotency,
+    refusals: Refusals,
     ledger: Arc<Ledger>,
     state: RwLock<State>,
     /// Held while a token is made: of concurrent duplicates one is first.
@@ -182,7 +189,14 @@ impl Tokens {
         let idempotency = Idempotency::new(parts.committer.clone());
         let revocations = watch::Sender::new(0);
         let state = RwLock::new(state);
-        Ok(Self { parts, idempotency, ledger, state, baking: Mutex::new(()), revocations })
+        let refusals = Refusals::default();
+        let baking = Mutex::new(());
+        Ok(Self { parts, idempotency, refusals, ledger, state, baking, revocations })
+    }
+
+    /// Takes note that a call was refused because of its token, or because it had none.
+    pub fn note_refused(&self, why: &str) {
+        self.refusals.count(&self.parts.journal, why);
     }
 
     /// The accounts of all budgets.
@@ -241,7 +255,8 @@ impl Tokens {
         let mut batch = Batch::default();
         batch.put(Table::Token.key(id.0), cbor::encode(&record));
         self.idempotency.record(&mut batch, key, fingerprint, &id.0, now);
-        let ticket = self.parts.committer.enqueue(batch);
+        let event = SecurityEvent::TokenBaked { token: id.0, name: name.to_owned() };
+        let ticket = self.parts.journal.append(&[DomainEvent::Security(event)], batch);
         self.state.write().baked.insert(id, record);
         tracing::info!(%id, name, "token baked");
         Ok((id, ticket))
@@ -301,20 +316,25 @@ impl Tokens {
         let now_ms = millis(self.parts.clock.now());
         let mut batch = Batch::default();
         let mut state = self.state.write();
+        let mut is_new = false;
         if let Some(link) = link {
+            is_new = !state.revoked.contains(&link);
             batch.put(Table::TokenRevoked.key(link.0), cbor::encode(&now_ms));
             state.revoked.insert(link);
             tracing::info!(%id, %link, "narrowed token revoked");
         }
         let record = state.baked.get_mut(&id).ok_or(RevokeError::Unknown(id))?;
         if link.is_none() && record.revoked_ms.is_none() {
+            is_new = true;
             record.revoked_ms = Some(now_ms);
             batch.put(Table::Token.key(id.0), cbor::encode(record));
             tracing::info!(%id, name = %record.name, "token revoked");
         }
         let view = self.view(id, record)?;
         // Under the lock, so that records of one token are enqueued in their order.
-        Ok((view, self.parts.committer.enqueue(batch)))
+        let event = SecurityEvent::TokenRevoked { token: id.0, narrowed: link.is_some() };
+        let events = Vec::from_iter(is_new.then_some(DomainEvent::Security(event)));
+        Ok((view, self.parts.journal.append(&events, batch)))
     }
 
     /// Says who calls with `text` from `source_ip`.

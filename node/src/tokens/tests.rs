@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::environment::{Clock, OsEntropy};
-use crate::journal::IdempotencyKey;
+use crate::journal::{IdempotencyKey, Journal};
 use crate::lightning::types::PaymentId;
 use crate::store::{Batch, Committer, DiskFault, MemoryDisk, PowerCut};
 
@@ -31,6 +31,7 @@ fn tokens(committer: &Committer, clock: &Arc<At>) -> Tokens {
     Tokens::open(TokenParts {
         secret: Zeroizing::new(SECRET),
         committer: committer.clone(),
+        journal: Journal::open(committer.clone(), Arc::clone(clock) as Arc<dyn Clock>).unwrap(),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         entropy: Arc::new(OsEntropy),
     })

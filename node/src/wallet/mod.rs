@@ -16,6 +16,7 @@ mod anchor;
 mod bump;
 mod coins;
 mod listener;
+mod news;
 mod psbt;
 mod record;
 pub(crate) mod replacement;
@@ -38,6 +39,7 @@ pub use bump::BumpError;
 pub use coins::{
     Coin, CoinState, HoldError, ReleaseError, TransactionInfo, UnspentCoin, WalletBalance,
 };
+pub use news::{Book, Happened, News};
 pub use psbt::SignPsbtError;
 pub use record::{Owner, Purpose};
 pub use spend::{Built, FundingRequest, SendAmount, SpendError};
@@ -46,6 +48,7 @@ use crate::chain::{BURIED_DEPTH, BlockRef};
 use crate::environment::{Clock, Entropy};
 use crate::keys::{Keys, WalletDescriptors};
 use crate::store::{Batch, Committer, StoreError, Ticket};
+use news::Told;
 use record::{Record, Stored};
 
 /// Addresses watched beyond the last one given out. A restore from words alone finds coins up to
@@ -59,6 +62,8 @@ pub struct WalletParams {
     pub keys: Arc<Keys>,
     /// The way to the store.
     pub committer: Committer,
+    /// Where what happens is told: the store itself where nobody wants to know.
+    pub book: Arc<dyn Book>,
     /// Wall-clock time, for when a transaction was seen.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for the order of inputs and outputs.
@@ -141,6 +146,9 @@ struct Inner {
     /// conflicting transactions the later told one counts even if no second has passed.
     last_seen: u64,
     recent: rivals::Recent,
+    /// What was told of transactions, and what is to be told with the next write.
+    told: Told,
+    news: Vec<News>,
 }
 
 impl fmt::Debug for Wallet {
@@ -184,12 +192,18 @@ impl Wallet {
                 channel_count: 0,
                 last_seen,
                 recent: rivals::Recent::default(),
+                told: Told::new(),
+                news: Vec::new(),
             }),
             choosing: Mutex::new(()),
             descriptors,
             params,
         };
-        let ticket = wallet.persist(&mut wallet.inner.lock());
+        let ticket = {
+            let mut inner = wallet.lock();
+            inner.told = inner.told_now();
+            wallet.persist(&mut inner)
+        };
         tracing::debug!(is_new, ?ticket, "wallet opened");
         Ok(wallet)
     }
@@ -294,6 +308,7 @@ impl Wallet {
             .map_err(|error| failed(error.to_string()))?;
         inner.staged.merge(step);
         inner.recent.forget_above(fork.height);
+        inner.news.push(News::Disconnected(fork));
         let _ = self.persist(&mut inner);
         Ok(())
     }
@@ -387,14 +402,16 @@ impl Wallet {
         if let Some(change) = inner.bdk.take_staged() {
             bdk_wallet::chain::Merge::merge(&mut record.change, change);
         }
-        if record.is_empty() && beside.is_empty() {
+        let mut news = std::mem::take(&mut inner.news);
+        news.append(&mut inner.compare(&record.change));
+        if record.is_empty() && beside.is_empty() && news.is_empty() {
             return self.params.committer.now();
         }
         if !record.is_empty() {
             beside.append(record::append(&record, inner.next_sequence));
             inner.next_sequence += 1;
         }
-        self.params.committer.enqueue(beside)
+        self.params.book.write(&news, beside)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What an event is about: events of one object arrive in the order of the log.
 
+use bitcoin::Txid;
 use channel_contracts::batch::{BatchId, RegistrationId, SwapId};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{
-    BatchEvent, ChannelEvent, DomainEvent, EndpointId, InvoiceEvent, PaymentEvent, PayoutId,
+    BatchEvent, DomainEvent, EndpointId, InvoiceEvent, PaymentEvent, PayoutId, SecurityEvent,
 };
-use crate::lightning::types::{ChannelRef, PaymentHash, PaymentId};
+use crate::lightning::types::{ChannelRef, NodeId, PaymentHash, PaymentId};
 
 /// What an event is about. Names are part of the store's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +24,10 @@ pub enum Object {
     Node,
     Endpoint(EndpointId),
     Payout(PayoutId),
+    Transaction(Txid),
+    Chain,
+    Tower(NodeId),
+    Token([u8; 16]),
 }
 
 impl Object {
@@ -31,10 +36,13 @@ impl Object {
         match event {
             DomainEvent::Payment(event) => payment(event).map(Self::Payment),
             DomainEvent::Invoice(
-                InvoiceEvent::Created { hash, .. } | InvoiceEvent::Cancelled { hash },
+                InvoiceEvent::Created { hash, .. }
+                | InvoiceEvent::Cancelled { hash }
+                | InvoiceEvent::Held { hash, .. }
+                | InvoiceEvent::Settled { hash, .. },
             ) => Some(Self::Invoice(*hash)),
             DomainEvent::Invoice(InvoiceEvent::OfferCreated { .. }) => None,
-            DomainEvent::Channel(event) => channel(event).map(Self::Channel),
+            DomainEvent::Channel(event) => event.channel().map(Self::Channel),
             DomainEvent::Batch(BatchEvent::Wish { registration, .. }) => {
                 Some(Self::Wish(*registration))
             }
@@ -43,7 +51,21 @@ impl Object {
             DomainEvent::Node(_) => Some(Self::Node),
             DomainEvent::Webhook(event) => Some(Self::Endpoint(event.endpoint)),
             DomainEvent::Payout(event) => Some(Self::Payout(event.payout)),
+            DomainEvent::Wallet(event) => Some(Self::Transaction(event.txid)),
+            DomainEvent::Chain(_) => Some(Self::Chain),
+            DomainEvent::Tower(event) => Some(Self::Tower(event.tower)),
+            DomainEvent::Security(event) => security(event),
         }
+    }
+}
+
+fn security(event: &SecurityEvent) -> Option<Object> {
+    match event {
+        SecurityEvent::TokenBaked { token, .. } | SecurityEvent::TokenRevoked { token, .. } => {
+            Some(Object::Token(*token))
+        }
+        SecurityEvent::Breach { channel, .. } => Some(Object::Channel(*channel)),
+        SecurityEvent::AccessRefused { .. } => None,
     }
 }
 
@@ -57,21 +79,6 @@ fn payment(event: &PaymentEvent) -> Option<PaymentId> {
         | PaymentEvent::Received { id, .. }
         | PaymentEvent::Returned { id, .. } => Some(*id),
         PaymentEvent::Forwarded { .. } => None,
-    }
-}
-
-fn channel(event: &ChannelEvent) -> Option<ChannelRef> {
-    match event {
-        ChannelEvent::OpenRequested { channel, .. }
-        | ChannelEvent::InboundAccepted { channel, .. }
-        | ChannelEvent::Funded { channel, .. }
-        | ChannelEvent::Pending { channel, .. }
-        | ChannelEvent::Ready { channel, .. }
-        | ChannelEvent::SplicePending { channel, .. }
-        | ChannelEvent::Spliced { channel, .. }
-        | ChannelEvent::CloseRequested { channel, .. }
-        | ChannelEvent::Closed { channel, .. } => Some(*channel),
-        ChannelEvent::Sweeping { .. } => None,
     }
 }
 

@@ -168,12 +168,13 @@ fn kind_of(kind: &Kind) -> EventKind {
         Kind::Channel(_) => EventKind::Channel,
         Kind::Wallet(_) => EventKind::Wallet,
         Kind::Chain(_) => EventKind::Chain,
-        Kind::Peer(_) => EventKind::Peer,
+        Kind::Tower(_) => EventKind::Tower,
         Kind::Node(_) => EventKind::Node,
         Kind::Batch(_) => EventKind::Batch,
         Kind::Swap(_) => EventKind::Swap,
         Kind::Webhook(_) => EventKind::Webhook,
         Kind::Payout(_) => EventKind::Payout,
+        Kind::Security(_) => EventKind::Security,
     }
 }
 
@@ -188,7 +189,10 @@ fn object(kind: &Kind) -> Option<u64> {
         Kind::Swap(event) => named(9, &event.swap_id),
         Kind::Webhook(event) => named(10, &event.endpoint_id),
         Kind::Payout(event) => named(11, &event.payout_id),
-        Kind::Wallet(_) | Kind::Chain(_) | Kind::Peer(_) | Kind::Batch(_) => None,
+        Kind::Wallet(event) => named(4, &event.txid),
+        Kind::Chain(_) => named(5, &[]),
+        Kind::Tower(event) => named(6, &event.tower_id),
+        Kind::Batch(_) | Kind::Security(_) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bitcoin::{OutPoint, Transaction};
 use node::dev::Cluster;
+use node::journal::{DomainEvent, SecurityEvent};
 use tests::e2e::{
     Eye, batch_usable, channel_balance, connect, conserved, form_deep, holds, mine_until_swept_at,
     path, pays, preimage, settled, usable_channel, wallet_sat,
@@ -82,6 +83,7 @@ async fn cheat(net: &mut Cluster, cheater: &'static str, victim: &'static str) {
 
     wake(net, victim).await;
     punished(net, &revoked, &success).await;
+    told(net, victim, &revoked).await;
     mine_until_swept_at(net, &[victim], MOST_BLOCKS).await;
     wake(net, "ben").await;
     connect(net, "ben").await;
@@ -97,6 +99,25 @@ async fn cheat(net: &mut Cluster, cheater: &'static str, victim: &'static str) {
     let spent_sat = coins.0.checked_sub(cheater_has).expect("the cheater gains nothing");
     assert_eq!(victim_has, coins.1 + CAPACITY_SAT + spent_sat - fees_sat);
     assert!(fees_sat - spent_sat < 20_000, "punishing took {} sat", fees_sat - spent_sat);
+}
+
+/// Asserts that `victim` was told of the breach once.
+async fn told(net: &Cluster, victim: &str, revoked: &Transaction) {
+    let node = net.node(victim);
+    node.committer.durable(node.committer.now()).await.unwrap();
+    let entries = node.journal.read(0, usize::MAX).unwrap();
+    let breaches: Vec<_> = entries
+        .into_iter()
+        .filter_map(|entry| match entry.event {
+            DomainEvent::Security(SecurityEvent::Breach { channel, txid, .. }) => {
+                Some((channel, txid))
+            }
+            _ => None,
+        })
+        .collect();
+    let [(channel, txid)] = breaches[..] else { panic!("one breach: {breaches:?}") };
+    assert_eq!(txid, revoked.compute_txid());
+    assert!(node.channels.recorded(channel).unwrap().breached);
 }
 
 /// Asserts that a commitment has both pending payments.

@@ -14,12 +14,12 @@ use super::link::{LinkFailure, TowerLink, TowerLinks};
 use super::make::state_of;
 use super::record::{self, TowerRecord};
 use crate::environment::Clock;
-use crate::journal::millis;
+use crate::journal::{DomainEvent, Journal, TowerEvent, TowerStep, millis};
 use crate::keys::TowerSecrets;
 use crate::lightning::JusticeLog;
 use crate::lightning::types::ChannelId;
 use crate::runtime::Tasks;
-use crate::store::{Batch, Committer, StoreError};
+use crate::store::{Batch, Committer, StoreError, Ticket};
 use crate::wallet::Wallet;
 
 /// How long one answer may take.
@@ -33,6 +33,8 @@ pub struct Parts {
     pub log: Arc<JusticeLog>,
     /// The way to the store.
     pub committer: Committer,
+    /// Where it is told how towers do.
+    pub journal: Journal,
     /// The way to towers.
     pub links: Arc<dyn TowerLinks>,
     /// This node's keys at towers.
@@ -219,7 +221,7 @@ impl Towers {
             guards.insert(tower, Guarding::new(record.clone()));
             let mut writes = Batch::default();
             record.put(&mut writes);
-            (record, self.parts.committer.enqueue(writes))
+            (record, self.tell(tower, TowerStep::Added, writes))
         };
         self.parts.committer.durable(ticket).await?;
         self.spawn(tower);
@@ -252,7 +254,7 @@ impl Towers {
             let mut writes = beside;
             TowerRecord::delete(tower, &mut writes);
             self.forget_paths(tower, &mut writes)?;
-            self.parts.committer.enqueue(writes)
+            self.tell(*tower, TowerStep::Removed, writes)
         };
         self.parts.committer.durable(ticket).await?;
         self.forget_delivered()?;
@@ -311,9 +313,23 @@ impl Towers {
     }
 
     pub(super) fn note(&self, tower: &PublicKey, error: Option<String>) {
-        if let Some(known) = self.guards.lock().get_mut(tower) {
-            known.last_error = error;
+        let mut guards = self.guards.lock();
+        let Some(known) = guards.get_mut(tower) else { return };
+        let step = match (&known.last_error, &error) {
+            (None, Some(why)) => Some(TowerStep::Behind { why: why.clone() }),
+            (Some(_), None) => Some(TowerStep::Reached),
+            _ => None,
+        };
+        known.last_error = error;
+        if let Some(step) = step {
+            let _nobody_waits = self.tell(*tower, step, Batch::default());
         }
+    }
+
+    /// Writes `beside` and tells what happened, all or nothing.
+    fn tell(&self, tower: PublicKey, step: TowerStep, beside: Batch) -> Ticket {
+        let event = DomainEvent::Tower(TowerEvent { tower, step });
+        self.parts.journal.append(&[event], beside)
     }
 
     /// Notes how far a tower came, and forgets what all have.
@@ -355,6 +371,10 @@ impl Towers {
             tracing::error!(%tower, missed, "too much waits; this tower will never hear of some revoked states");
             if let Some(known) = self.guards.lock().get_mut(tower) {
                 known.record.missed = known.record.missed.saturating_add(missed);
+            }
+            if missed > 0 {
+                let step = TowerStep::Missed { states: missed };
+                let _before_its_place_moves = self.tell(*tower, step, Batch::default());
             }
             self.advance(tower, last + 1, 0, 0)?;
         }

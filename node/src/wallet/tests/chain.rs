@@ -248,9 +248,11 @@ fn a_new_wallet_starts_at_its_birthday() {
     let store = Arc::new(MemoryStore::default());
     let birthday = BlockRef { height: 800_000, hash: BlockHash::from_byte_array([8; 32]) };
     let keys = Keys::in_memory(Network::Signet, &RecoveryPhrase::parse(PHRASE).unwrap(), "");
+    let committer = Committer::new(store);
     let wallet = Wallet::open(WalletParams {
         keys: Arc::new(keys),
-        committer: Committer::new(store),
+        book: Arc::new(committer.clone()),
+        committer,
         clock: Arc::new(StoppedClock),
         entropy: Arc::new(OsEntropy),
         anchor_reserve_per_channel: Amount::ZERO,

@@ -1,11 +1,12 @@
 //! The wallet on real blocks, its signatures judged by Bitcoin Core's interpreter.
 //!
 //! `chain.rs` tries blocks, reorgs and restarts, `spending.rs` and `anchor.rs` what leaves the
-//! wallet, `model.rs` random histories of blocks and spending.
+//! wallet, `news.rs` what is told of it, `model.rs` random histories of blocks and spending.
 
 mod anchor;
 mod chain;
 mod model;
+mod news;
 mod spending;
 
 use std::collections::BTreeSet;
@@ -102,17 +103,27 @@ fn open_with(
     network: Network,
 ) -> Result<(Committer, Wallet), OpenWalletError> {
     let committer = Committer::new(store.clone());
+    let wallet = open_telling(&committer, Arc::new(committer.clone()), phrase, network)?;
+    Ok((committer, wallet))
+}
+
+fn open_telling(
+    committer: &Committer,
+    book: Arc<dyn Book>,
+    phrase: &str,
+    network: Network,
+) -> Result<Wallet, OpenWalletError> {
     let keys = Keys::in_memory(network, &RecoveryPhrase::parse(phrase).unwrap(), "");
-    let wallet = Wallet::open(WalletParams {
+    Wallet::open(WalletParams {
         keys: Arc::new(keys),
         committer: committer.clone(),
+        book,
         clock: Arc::new(StoppedClock),
         entropy: Arc::new(OsEntropy),
         anchor_reserve_per_channel: Amount::from_sat(10_000),
         birthday: None,
         lookahead: 25,
-    })?;
-    Ok((committer, wallet))
+    })
 }
 
 impl World {

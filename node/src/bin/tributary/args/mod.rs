@@ -362,12 +362,13 @@ pub enum EventKindArg {
     Channel,
     Wallet,
     Chain,
-    Peer,
+    Tower,
     Node,
     Batch,
     Swap,
     Webhook,
     Payout,
+    Security,
 }
 
 /// `completions`

@@ -371,9 +371,15 @@ pub fn event_line(event: &Event) -> String {
             let kind = words(c.kind().as_str_name(), "CHAIN_EVENT_KIND_");
             ("chain", format!("{kind} height {} {}", c.block_height, quoted(&c.detail)))
         }
-        Some(event::Kind::Peer(p)) => {
-            let state = if p.connected { "connected" } else { "gone" };
-            ("peer", format!("{state} {} {}", short(&p.node_id), quoted(&p.detail)))
+        Some(event::Kind::Tower(t)) => {
+            let kind = words(t.kind().as_str_name(), "TOWER_EVENT_KIND_");
+            ("tower", format!("{kind} {} {}", short(&t.tower_id), quoted(&t.detail)))
+        }
+        Some(event::Kind::Security(s)) => {
+            let kind = words(s.kind().as_str_name(), "SECURITY_EVENT_KIND_");
+            let about = [&s.token_id, &s.channel_record_id].into_iter().flatten().map(hex::encode);
+            let about: String = about.map(|id| format!(" {id}")).collect();
+            ("security", format!("{kind}{about} {}", quoted(&s.detail)))
         }
         Some(event::Kind::Batch(b)) => {
             let text = match &b.subject {

@@ -55,12 +55,13 @@ impl EventKindArg {
             Self::Channel => EventKind::Channel,
             Self::Wallet => EventKind::Wallet,
             Self::Chain => EventKind::Chain,
-            Self::Peer => EventKind::Peer,
+            Self::Tower => EventKind::Tower,
             Self::Node => EventKind::Node,
             Self::Batch => EventKind::Batch,
             Self::Swap => EventKind::Swap,
             Self::Webhook => EventKind::Webhook,
             Self::Payout => EventKind::Payout,
+            Self::Security => EventKind::Security,
         };
         kind as i32
     }

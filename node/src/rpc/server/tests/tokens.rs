@@ -355,7 +355,9 @@ async fn a_revoked_token_ends_its_streams_and_opens_nothing() {
     let narrow = narrow.narrowed(Restriction::Methods(vec!["Events/*".parse().unwrap()]));
     let narrow = narrow.unwrap().reveal().to_string();
     let subscribe = async |text: &str| {
-        let request = v1::SubscribeRequest::default();
+        // Of a kind that does not come: a revocation is an event too.
+        let kinds = vec![v1::EventKind::Swap.into()];
+        let request = v1::SubscribeRequest { after_sequence: None, kinds };
         EventsClient::new(alice.held(text)).subscribe(request).await
     };
     let mut wide_events = subscribe(&made.text).await.unwrap().into_inner();

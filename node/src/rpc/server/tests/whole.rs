@@ -115,7 +115,7 @@ impl Api {
         WalletClient::new(self.signed())
     }
 
-    fn events(&self) -> EventsClient<Signed> {
+    pub(super) fn events(&self) -> EventsClient<Signed> {
         EventsClient::new(self.signed())
     }
 }
@@ -418,7 +418,7 @@ async fn coins_are_sent_once_per_key_and_sped_up() {
     let much = v1::SendRequest {
         idempotency_key: "much".into(),
         amount: Some(v1::send_request::Amount::AmountSat(9_000_000)),
-        ..send
+        ..send.clone()
     };
     let status = alice.wallet().send(much).await.unwrap_err();
     assert_eq!(reason(&status), "FUNDS_INSUFFICIENT");
@@ -434,6 +434,9 @@ async fn coins_are_sent_once_per_key_and_sped_up() {
     assert_eq!(bumped.txid, twice.txid);
     assert_ne!(bumped.txid, sent.txid);
     assert!(bumped.fee_sat > sent.fee_sat);
+    let again = alice.wallet().send(send).await.unwrap().into_inner();
+    assert_eq!((&again.txid, &again.raw), (&sent.txid, &sent.raw), "the answer of the first call");
+    assert_eq!(again.replaced_by_txid.as_ref(), Some(&bumped.txid));
     let txid = super::super::convert::txid("txid", &bumped.txid).unwrap();
     while !cluster.chain.knows(txid).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(10)).await;
