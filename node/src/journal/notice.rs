@@ -33,7 +33,7 @@ pub enum WalletStep {
     },
     /// Its block left the chain.
     Unconfirmed,
-    /// Another one counts in its place.
+    /// It counts no more: another one spends what it spent.
     Replaced,
 }
 

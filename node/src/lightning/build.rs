@@ -36,9 +36,9 @@ use super::batch_messages::BatchMessages;
 use super::chain::{LdkFees, MonitorListener};
 use super::coins::WalletCoins;
 use super::connections::LinkDescriptor;
-use super::fundings::Fundings;
 use super::gate::OutputGate;
 use super::gossip::{ChainUtxos, NodeGossip};
+use super::inputs::Inputs;
 use super::justice::JusticeLog;
 use super::logger::TracingLogger;
 use super::messages::GatedManager;
@@ -179,7 +179,7 @@ pub(super) struct Parts {
     pub sweeper: Arc<Sweeper>,
     pub bumper: Bumper,
     /// Whether there is something for a fee bump to spend.
-    pub fundings: Fundings,
+    pub inputs: Inputs,
     /// Payments of which an attempt failed for a reason that passes, until their outcome.
     pub temporary_failures: Mutex<HashSet<PaymentId>>,
     /// Payments of ours that succeeded since LDK's manager last ticked.
@@ -223,7 +223,7 @@ impl Loaded {
         let keys = Arc::new(NodeKeys::new(&seed, environment.clone(), Arc::clone(&wallet)));
         let fees = Arc::new(LdkFees::new(fees));
         let gate = Arc::new(OutputGate::new(
-            broadcasts,
+            broadcasts.clone(),
             Arc::clone(&wallet),
             Withheld::load(Arc::clone(&confirmations), committer.clone())?,
         ));
@@ -358,8 +358,11 @@ impl Loaded {
                 ))
             })
             .collect();
-        let chain = Arc::clone(&environment.chain);
-        let fundings = Fundings::new(chain, Arc::clone(&chain_monitor), tasks);
+        let inputs = {
+            let (chain, claims) = (Arc::clone(&environment.chain), Arc::clone(&chain_monitor));
+            let again = move || claims.rebroadcast_pending_claims();
+            Inputs::new(chain, Arc::clone(&wallet), broadcasts, tasks, again)
+        };
         let parts = Parts {
             environment,
             network,
@@ -382,7 +385,7 @@ impl Loaded {
             peers,
             sweeper,
             bumper,
-            fundings,
+            inputs,
             temporary_failures: Mutex::default(),
             settled: AtomicU64::new(0),
         };

@@ -186,11 +186,13 @@ fn handle_in_room(parts: &Parts, event: &Event) {
         // LDK repeats the event while its commitment is unconfirmed: one that is withheld costs no
         // coins until its leaf is on chain.
         Event::BumpTransaction(bump) if parts.gate.withheld.keep_bump(bump) => {}
-        Event::BumpTransaction(bump) if !parts.fundings.has_input(bump) => {}
         Event::BumpTransaction(bump) => {
-            // Until it is broadcast, its coins are free in the eyes of others.
-            let _nobody_else_chooses = parts.wallet.choosing();
-            parts.bumper.handle_event(bump);
+            let at = parts.manager.current_best_block().block_hash;
+            if let Some(bump) = parts.inputs.fit(bump, at) {
+                // Until it is broadcast, its coins are free in the eyes of others.
+                let _nobody_else_chooses = parts.wallet.choosing();
+                parts.bumper.handle_event(&bump);
+            }
         }
         Event::SpendableOutputs { outputs, channel_id, counterparty_node_id } => {
             // Static outputs already pay to an address of the wallet.

@@ -23,7 +23,7 @@ pub(crate) mod replacement;
 mod rivals;
 mod spend;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -142,8 +142,8 @@ struct Inner {
     staged: Record,
     next_sequence: u64,
     channel_count: u32,
-    /// The time last given to an unconfirmed transaction; strictly rising, so that of two
-    /// conflicting transactions the later told one counts even if no second has passed.
+    /// The time last given to an unconfirmed transaction, or to its end; strictly rising, so that
+    /// of two conflicting transactions the later told one counts even if no second has passed.
     last_seen: u64,
     recent: rivals::Recent,
     /// What was told of transactions, and what is to be told with the next write.
@@ -176,7 +176,9 @@ impl Wallet {
         } else {
             load(&params, &descriptors, stored.record.change.clone())?
         };
-        let last_seen = bdk.tx_graph().full_txs().filter_map(|tx| tx.last_seen).max().unwrap_or(0);
+        let graph = bdk.tx_graph();
+        let times = graph.full_txs().map(|tx| tx.last_seen.max(graph.get_last_evicted(tx.txid)));
+        let last_seen = times.flatten().max().unwrap_or(0);
         let Stored { record, next_sequence, .. } = stored;
         let wallet = Self {
             inner: Mutex::new(Inner {
@@ -370,6 +372,23 @@ impl Wallet {
         let Some(transaction) = inner.bdk.tx_graph().get_tx(txid) else { return false };
         let best = inner.bdk.latest_checkpoint().height();
         rivals::winner(&inner.bdk, &transaction).is_some_and(|at| best + 1 >= at + BURIED_DEPTH)
+    }
+
+    /// Drops the unconfirmed transactions that spend one of `gone`, outputs that are no longer
+    /// there to be spent, and what spends their outputs: returns their ids. The coins that they
+    /// take are free, unless held. One of them that is broadcast again, or that a block has after
+    /// all, counts again.
+    pub fn drop_spenders(&self, gone: &[OutPoint]) -> Vec<Txid> {
+        let mut inner = self.lock();
+        let spenders = rivals::spenders(&inner.bdk, gone);
+        if spenders.is_empty() {
+            return spenders;
+        }
+        let at = self.seen(&mut inner);
+        inner.bdk.apply_evicted_txs(spenders.iter().map(|txid| (*txid, at)));
+        // Nobody waits for it: what is not dropped is found again.
+        let _ = self.persist(&mut inner);
+        spenders
     }
 
     /// Keeps everybody else from choosing coins while the guard lives: for LDK's handler, which

@@ -39,7 +39,7 @@ pub enum Happened {
     Confirmed(u32),
     /// Its block left the chain.
     Unconfirmed,
-    /// Another one counts in its place.
+    /// It counts no more: another one spends what it spent.
     Replaced,
 }
 
@@ -95,10 +95,9 @@ impl Inner {
                 continue;
             }
             let what = match rivals::in_place_of(&self.bdk, &tx) {
-                Some(_) => Happened::Replaced,
                 // Its block is gone, and nobody has broadcast it.
                 None if before.is_some() => Happened::Unconfirmed,
-                None => continue,
+                _ => Happened::Replaced,
             };
             let (sent, received) = self.bdk.sent_and_received(&tx);
             news.push(News::Transaction { txid: *txid, what, sent, received });

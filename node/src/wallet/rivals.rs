@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bdk_wallet::Update;
 use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, TxUpdate};
-use bitcoin::{Block, Transaction, Txid};
+use bitcoin::{Block, OutPoint, Transaction, Txid};
 
 /// Blocks that are looked at again when a transaction is broadcast: it may have been made before
 /// the block that decides against it was seen.
@@ -92,6 +92,26 @@ pub(super) fn in_place_of(bdk: &bdk_wallet::Wallet, transaction: &Transaction) -
     let coins = transaction.input.iter().map(|input| input.previous_output);
     let mut rivals = coins.flat_map(|coin| bdk.tx_graph().outspends(coin)).copied();
     rivals.find(|rival| bdk.get_tx(*rival).is_some())
+}
+
+/// The unconfirmed transactions of the wallet that spend one of `outputs`, parents first: directly,
+/// or through others that do.
+pub(super) fn spenders(bdk: &bdk_wallet::Wallet, outputs: &[OutPoint]) -> Vec<Txid> {
+    let graph = bdk.tx_graph();
+    let counts =
+        |txid: &Txid| bdk.get_tx(*txid).is_some_and(|tx| !tx.chain_position.is_confirmed());
+    let (mut found, mut open) = (Vec::new(), outputs.to_vec());
+    while let Some(spent) = open.pop() {
+        for txid in graph.outspends(spent).iter().filter(|txid| counts(txid)) {
+            if found.contains(txid) {
+                continue;
+            }
+            found.push(*txid);
+            let outputs = graph.get_tx(*txid).map_or(0, |tx| tx.output.len());
+            open.extend((0..).take(outputs).map(|vout| OutPoint::new(*txid, vout)));
+        }
+    }
+    found
 }
 
 /// The height of the block of the best chain that has `txid`.

@@ -1,8 +1,8 @@
 //! Which channel was funded with what: those of the topology, and those in later batches that
 //! their users moved into.
 
-use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
@@ -16,14 +16,15 @@ use crate::topology::{Node, Topology};
 #[derive(Clone)]
 pub struct Book {
     hosts: Hosts,
-    /// Users of batches, with the capacity of each one's channel.
-    users: Arc<Vec<(Node, u64)>>,
+    /// Users of batches, with their hubs and the capacity of each one's channel.
+    users: Arc<Vec<([Node; 2], u64)>>,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
     capacities: HashMap<OutPoint, u64>,
+    ends: HashMap<OutPoint, [Node; 2]>,
     /// Those that are outputs of trees.
     leaves: HashSet<OutPoint>,
 }
@@ -35,25 +36,27 @@ impl Book {
         let mut state = State::default();
         for (place, (funding, channel)) in made.fundings.iter().zip(channels).enumerate() {
             state.capacities.insert(*funding, channel.capacity_sat);
+            state.ends.insert(*funding, channel.ends);
             if is_batched && place >= topology.user_channel_start {
                 state.leaves.insert(*funding);
             }
         }
         let users = channels.iter().skip(topology.user_channel_start).filter(|_| is_batched);
-        let users = users.map(|channel| (channel.ends[1], channel.capacity_sat)).collect();
+        let users = users.map(|channel| (channel.ends, channel.capacity_sat)).collect();
         let (users, state) = (Arc::new(users), Arc::new(Mutex::new(state)));
         Self { hosts: made.hosts.clone(), users, state }
     }
 
     /// Looks for channels of later batches. A user has one with its hub, whatever batch it is in.
     pub fn look(&self) {
-        for (user, capacity_sat) in &*self.users {
-            let channels = self.hosts.ask(*user, |node| node.lightning.channels());
+        for (ends, capacity_sat) in &*self.users {
+            let channels = self.hosts.ask(ends[1], |node| node.lightning.channels());
             let mut state = self.state.lock();
             for funding in channels.into_iter().flatten().filter_map(|channel| channel.funding) {
-                let State { capacities, leaves } = &mut *state;
+                let State { capacities, ends: known, leaves } = &mut *state;
                 if let Entry::Vacant(place) = capacities.entry(funding) {
                     place.insert(*capacity_sat);
+                    known.insert(funding, *ends);
                     leaves.insert(funding);
                 }
             }
@@ -72,9 +75,16 @@ impl Book {
         all
     }
 
+    /// Funding outputs of channels that one of `nodes` has an end of.
+    pub fn fundings_of(&self, nodes: &BTreeSet<Node>) -> BTreeSet<OutPoint> {
+        let state = self.state.lock();
+        let theirs = state.ends.iter().filter(|(_, ends)| ends.iter().any(|n| nodes.contains(n)));
+        theirs.map(|(funding, _)| *funding).collect()
+    }
+
     /// Users of batches.
     pub fn users(&self) -> impl Iterator<Item = Node> + '_ {
-        self.users.iter().map(|(user, _)| *user)
+        self.users.iter().map(|(ends, _)| ends[1])
     }
 
     /// Whether a funding output is one of a tree that is not on chain.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use bitcoin::{OutPoint, Transaction, TxIn};
+use bitcoin::OutPoint;
 use node::channels::ChannelState;
 use node::lightning::ChannelSnapshot;
 use node::lightning::types::PaymentHash;
@@ -23,6 +23,7 @@ use super::memory::Memory;
 use super::miner::Miner;
 use super::traffic::Made;
 use super::trees::DUST_MSAT;
+use super::whereabouts;
 use crate::topology::Node;
 
 /// What a close may cost beside fees: dust, outputs that nobody wants, rounded millisatoshi; sat.
@@ -372,10 +373,19 @@ impl Checker {
         let slack = self.closed().len() as u64 * CLOSE_SLACK_SAT * 1_000;
         // A node on a copy of its disk counts channels that are over.
         let is_doubled = now > before && excused.is_empty();
-        if is_doubled || now + slack < before {
+        let height = self.miner.counts_from();
+        let mut most = now + slack;
+        if most < before {
+            // What excused nodes may take once a time lock is over nobody waits for.
+            let fundings = self.book.fundings_of(excused);
+            most += whereabouts::left_of(&self.hosts, height, &fundings) * 1_000;
+        }
+        if is_doubled || most < before {
             let (then, wealth) = (&self.before, self.wealth());
+            let elsewhere = whereabouts::of_all(&self.hosts, height);
             let detail = format!(
-                "{before} msat before, {now} msat now, {slack} msat of slack; {wealth:?}, {then:?}"
+                "{before} msat before, {now} msat now, {slack} msat of slack; {wealth:?}, \
+                 {then:?}; {elsewhere}"
             );
             return Err(self.violation("satoshis are conserved", detail));
         }
@@ -540,19 +550,6 @@ impl Checker {
         Ok(Memory { channels, payments, batches, wallet_sat })
     }
 
-    /// A transaction that waits, and what has become of the outputs that it spends.
-    fn told(&self, transaction: &Transaction) -> String {
-        let outside = self.hosts.outside();
-        let told = |input: &TxIn| {
-            let spent = input.previous_output;
-            let by = outside.chain.spender(spent);
-            let is_there = outside.is_in_block(spent.txid);
-            format!("{spent}, in a block: {is_there}, spent by {by:?}")
-        };
-        let inputs: Vec<String> = transaction.input.iter().map(told).collect();
-        format!("{} of {inputs:?}", transaction.compute_txid())
-    }
-
     /// Starts a node again from its disk: it must say the same as before.
     ///
     /// # Errors
@@ -567,15 +564,7 @@ impl Checker {
         let after = self.memory(number).await?;
         if before != after {
             let changed = before.changes(&after);
-            let own = |node: &RunningNode| node.wallet.list_transactions();
-            let unconfirmed: Vec<String> = self
-                .hosts
-                .ask(number, own)
-                .into_iter()
-                .flatten()
-                .filter(|own| own.confirmed_in.is_none())
-                .map(|own| self.told(&own.transaction))
-                .collect();
+            let unconfirmed = whereabouts::unconfirmed(&self.hosts, number);
             let detail = format!("n{number} after a power cut: {changed:?}; {unconfirmed:?}");
             return Err(self.violation("a start from disk equals memory", detail));
         }

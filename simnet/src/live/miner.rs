@@ -170,6 +170,11 @@ impl Miner {
         Ok(())
     }
 
+    /// The height at which counting began.
+    pub fn counts_from(&self) -> u32 {
+        self.from.0
+    }
+
     /// What the best chain carries since counting began.
     pub fn carried(&self) -> Carried {
         let vbytes = self.chain.stats().vbytes.saturating_sub(self.from.1);

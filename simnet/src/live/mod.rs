@@ -6,7 +6,8 @@
 //! the next timer. `network.rs` makes the network of a scenario, with `joining.rs` users in
 //! batches; `traffic.rs` its payments, `faults.rs` what goes wrong, with `exits.rs` users who
 //! leave their batches, `miner.rs` the blocks; `checks.rs` says what must hold, with `batches.rs`
-//! and `trees.rs` of batches, `memory.rs` of restarts, and `book.rs` which channels there are.
+//! and `trees.rs` of batches, `memory.rs` of restarts, `book.rs` which channels there are, and `whereabouts.rs` where money is
+//! that is missed.
 //!
 //! What is simulated: time, randomness, network, disk, chain. What is real: every line of the
 //! node and of LDK. One seed gives one transcript, see `transcript.rs` and `machine.rs`, in the
@@ -32,6 +33,7 @@ mod tests;
 mod traffic;
 mod transcript;
 mod trees;
+mod whereabouts;
 
 use node::chain::embedded::{BlockError, FundError};
 use node::node::StartError;

@@ -346,3 +346,46 @@ fn a_bump_after_a_restart_hears_what_the_last_blocks_decided() {
     assert_eq!((balance.confirmed, balance.unconfirmed), (sat(100_000), Amount::ZERO));
     assert_eq!(world.wallet.confirmed_coins(None).len(), 1, "its coin is free");
 }
+
+#[test]
+fn a_claim_of_what_is_long_spent_is_dropped_for_good_with_its_children() {
+    let mut world = World::new();
+    let deposit = world.deposit(&[100_000]);
+    let coin = OutPoint { txid: deposit.compute_txid(), vout: 0 };
+    // An output of others that a block has spent before the wallet heard of it.
+    let output = OutPoint::new(Txid::from_byte_array([0xfa; 32]), 0);
+    let change = world.wallet.change_script().0;
+    let claim = spend(&[output, coin], &[(1_000, foreign()), (99_000, change)]);
+    let coin_of_claim = OutPoint { txid: claim.compute_txid(), vout: 1 };
+    let child = spend(&[coin_of_claim], &[(98_000, world.wallet.new_address().0.into())]);
+    let balance = |world: &World| {
+        let balance = world.wallet.balance();
+        (balance.confirmed.to_sat(), balance.unconfirmed.to_sat())
+    };
+    let other = OutPoint::new(Txid::from_byte_array([0xfb; 32]), 0);
+    for told in [&claim, &child] {
+        let _ = world.wallet.apply_unconfirmed(told);
+    }
+    assert_eq!(balance(&world), (0, 98_000));
+    assert_eq!(world.wallet.drop_spenders(&[other]), []);
+    assert_eq!(balance(&world), (0, 98_000));
+
+    let dropped = [claim.compute_txid(), child.compute_txid()];
+    assert_eq!(world.wallet.drop_spenders(&[output]), dropped);
+    for is_restarted in [false, true] {
+        if is_restarted {
+            world.committer.cycle().unwrap();
+            world.restart();
+        }
+        assert_eq!(balance(&world), (100_000, 0), "restarted: {is_restarted}");
+        assert_eq!(world.wallet.confirmed_coins(None).len(), 1, "its coin is free");
+    }
+
+    // Whoever vouches for it is right: it is broadcast again, and a block has it.
+    let _ = world.wallet.apply_unconfirmed(&claim);
+    assert_eq!(balance(&world), (0, 99_000));
+    assert_eq!(world.wallet.drop_spenders(&[output]), dropped[..1]);
+    world.mine(vec![claim]);
+    assert_eq!(balance(&world), (99_000, 0));
+    assert_eq!(world.wallet.drop_spenders(&[output]), []);
+}

@@ -89,10 +89,10 @@ impl Store for MemoryStore {
 }
 
 /// A wallet, the store below it, and the chain above it.
-struct World {
+pub(crate) struct World {
     store: Arc<MemoryStore>,
     committer: Committer,
-    wallet: Arc<Wallet>,
+    pub(crate) wallet: Arc<Wallet>,
     blocks: Vec<Block>,
     salt: u64,
 }
@@ -127,7 +127,7 @@ fn open_telling(
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let store = Arc::new(MemoryStore::default());
         let (committer, wallet) = open_with(&store, PHRASE, Network::Regtest).unwrap();
         Self {
