@@ -35,10 +35,14 @@ impl Batches {
         let mut state = self.state.lock().await;
         let phase = |state: &State| state.user.get(&registration).map(|life| life.machine.phase());
         match phase(&state).ok_or(ExitError::Unknown(registration))? {
-            UserPhase::Leaf(LeafState::Confirmed { .. }) => {}
+            UserPhase::Leaf(LeafState::Confirmed { .. }) => {
+                let asked = Input::User(registration, UserInput::UnrollRequested);
+                self.turn(&mut state, vec![asked]).await?;
+            }
+            // It has left already.
+            UserPhase::Leaf(LeafState::Unrolled) => {}
             phase => return Err(ExitError::NotConfirmed { phase }),
         }
-        self.turn(&mut state, vec![Input::User(registration, UserInput::UnrollRequested)]).await?;
         let view = state.user.get(&registration).map(|life| join_view(&self.parts, life));
         view.ok_or(ExitError::Unknown(registration))
     }

@@ -327,7 +327,7 @@ impl Channels {
                 peer,
                 "closed by its operator",
             )?;
-        } else if state != ChannelState::Closing {
+        } else if state != ChannelState::Closing && !live.closing {
             if !self.parts.lightning.is_connected(&peer) {
                 return Err(CloseError::PeerOffline { peer });
             }

@@ -22,7 +22,9 @@ use super::page::{self, Answers, List};
 use super::server::{Door, RpcParts, stopping};
 use super::status::{Reason, Refusal};
 use crate::batches::JoinRequest;
-use crate::channels::{ChannelRecord, ChannelWatch, OpenError, OpenRequest};
+use crate::channels::{
+    ChannelRecord, ChannelState, ChannelWatch, CloseError, OpenError, OpenRequest,
+};
 use crate::journal::IdempotencyKey;
 use crate::lightning::types::{ChannelRef, NodeId};
 use crate::lightning::{ChannelSnapshot, ForwardingFees};
@@ -146,7 +148,13 @@ impl v1::channels_server::Channels for ChannelsService {
         let force = request.force;
         let shared = Arc::clone(&parts);
         let work = async move {
-            shared.channels.close(id, force, script, feerate).await?;
+            match shared.channels.close(id, force, script, feerate).await {
+                // A crash may have come between the close and the record of its key: what is
+                // closed at its operator's wish is answered again, not refused.
+                Err(CloseError::WrongState { state: ChannelState::Closed })
+                    if shared.channels.recorded(id).is_some_and(|c| c.close_requested) => {}
+                closed => drop(closed?),
+            }
             Ok(())
         };
         once(&parts, key, &request, work, async { Ok(()) }).await?;

@@ -48,9 +48,9 @@ async fn transactions(api: &Api) -> Vec<v1::WalletTransaction> {
     api.wallet().list_transactions(list).await.unwrap().into_inner().transactions
 }
 
-async fn close(api: &Api, record_id: &[u8], force: bool) {
+async fn close(api: &Api, key: &str, record_id: &[u8], force: bool) {
     let close = v1::CloseChannelRequest {
-        idempotency_key: "close".into(),
+        idempotency_key: key.into(),
         record_id: record_id.to_vec(),
         force,
         ..v1::CloseChannelRequest::default()
@@ -62,7 +62,7 @@ async fn close(api: &Api, record_id: &[u8], force: bool) {
 async fn a_cooperative_end_and_its_coins_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let (cluster, alice, bob, channel) = pair(&directory).await;
-    close(&alice, &channel.record_id, false).await;
+    close(&alice, "close", &channel.record_id, false).await;
     let closing = ended(&cluster, &alice, &channel.record_id).await;
     assert_eq!(closing.cause(), v1::ClosingCause::CooperativeByHolder);
     let txid = closing.closing_txid.unwrap();
@@ -85,6 +85,8 @@ async fn a_cooperative_end_and_its_coins_are_told() {
     }
     let theirs = ended(&cluster, &bob, &bob_record(&bob).await).await;
     assert_eq!(theirs.closing_txid, Some(txid));
+    // As after a crash between the close and its key.
+    close(&alice, "again", &channel.record_id, false).await;
     cluster.shut_down().await;
 }
 
@@ -98,7 +100,7 @@ async fn bob_record(bob: &Api) -> Vec<u8> {
 async fn a_forced_end_is_swept_into_the_wallet() {
     let directory = tempfile::tempdir().unwrap();
     let (cluster, alice, _bob, channel) = pair(&directory).await;
-    close(&alice, &channel.record_id, true).await;
+    close(&alice, "close", &channel.record_id, true).await;
     let closing = ended(&cluster, &alice, &channel.record_id).await;
     assert_eq!(closing.cause(), v1::ClosingCause::ForcedByHolder);
     let swept = async {
