@@ -9,15 +9,17 @@
 //!   HTLCs of that commitment again, also those that were decided long ago: it has forgotten that
 //!   they were. At each start it hears the preimages of all payments to us that it still knows.
 //!
-//! So the chain is asked first. An answer is good for one best block; what is gone is bumped no
-//! more, and what the wallet counts that spends it is dropped.
+//! So the chain is asked first. An answer is good for one best block, that a funding output is
+//! there for good; what is gone is bumped no more, and what the wallet counts that spends it is dropped.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, TxOut};
 use lightning::events::bump_transaction::BumpTransactionEvent;
+use lightning::ln::types::ChannelId;
 use parking_lot::Mutex;
 
 use crate::chain::broadcast::BroadcastQueue;
@@ -35,6 +37,8 @@ pub(super) struct Inputs {
     again: Arc<dyn Fn() + Send + Sync>,
     tasks: Tasks,
     known: Arc<Mutex<Known>>,
+    /// Funding outputs: whether a block has them, at whatever best block.
+    fundings: Arc<Mutex<HashMap<OutPoint, Output>>>,
 }
 
 /// What is known as of one best block.
@@ -65,7 +69,8 @@ impl Inputs {
         tasks: Tasks,
         again: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { chain, wallet, broadcasts, again: Arc::new(again), tasks, known: Arc::default() }
+        let (again, known, fundings) = (Arc::new(again), Arc::default(), Arc::default());
+        Self { chain, wallet, broadcasts, again, tasks, known, fundings }
     }
 
     /// What of `bump` has something to spend, LDK's best block being `at`. If that is not known
@@ -78,12 +83,7 @@ impl Inputs {
         match bump {
             BumpTransactionEvent::ChannelClose { commitment_tx, channel_id, .. } => {
                 let funding = commitment_tx.input.first()?.previous_output;
-                let unspent = self.unspent(&[funding], at)?;
-                if unspent.is_empty() {
-                    tracing::info!(%channel_id, %funding, "no fee bump: the funding output is not in the chain");
-                    return None;
-                }
-                Some(Cow::Borrowed(bump))
+                self.is_funded(funding, *channel_id).then_some(Cow::Borrowed(bump))
             }
             BumpTransactionEvent::HTLCResolution { htlc_descriptors, channel_id, .. } => {
                 let outputs: Vec<OutPoint> =
@@ -103,6 +103,26 @@ impl Inputs {
                 (!unspent.is_empty()).then_some(Cow::Owned(fits))
             }
         }
+    }
+
+    /// Whether a block has `funding`. That is asked once: when it is spent LDK hears of it, and a
+    /// commitment that waits for a coin should not wait for an answer with each block as well.
+    fn is_funded(&self, funding: OutPoint, channel_id: ChannelId) -> bool {
+        match self.fundings.lock().entry(funding) {
+            Entry::Occupied(known) => return *known.get() == Output::Unspent,
+            Entry::Vacant(unknown) => unknown.insert(Output::Asked),
+        };
+        let this = self.clone();
+        self.tasks.spawn("look-up of a funding output", async move {
+            if let Ok(Some(_)) = this.chain.unspent_output(funding).await {
+                this.fundings.lock().insert(funding, Output::Unspent);
+                (this.again)();
+            } else {
+                tracing::info!(%channel_id, %funding, "no fee bump: the funding output is not in the chain");
+                this.fundings.lock().remove(&funding);
+            }
+        });
+        false
     }
 
     /// Which of `outputs` are unspent in the chain, mempool not counted; `None` as long as that is

@@ -95,15 +95,18 @@ fn count(receiver: &Receiver, name: &str) -> usize {
 /// What a delivery is about, by its own words.
 fn object(delivery: &Delivery) -> String {
     let data = delivery.json()["data"].clone();
-    for (kind, id) in
-        [("payment", "payment_id"), ("invoice", "payment_hash"), ("channel", "record_id")]
-    {
+    for (kind, id) in [
+        ("payment", "payment_id"),
+        ("invoice", "payment_hash"),
+        ("channel", "record_id"),
+        ("wallet", "txid"),
+    ] {
         if let Some(id) = data[kind][id].as_str() {
             return format!("{kind} {id}");
         }
     }
-    assert!(data["node"].is_object(), "{data}");
-    "node".to_owned()
+    let kind = ["node", "chain"].into_iter().find(|kind| data[kind].is_object());
+    kind.unwrap_or_else(|| panic!("{data}")).to_owned()
 }
 
 /// Waits until both know each other again.
