@@ -9,8 +9,9 @@
 //!   HTLCs of that commitment again, also those that were decided long ago: it has forgotten that
 //!   they were. At each start it hears the preimages of all payments to us that it still knows.
 //!
-//! So the chain is asked first. An answer is good for one best block, that a funding output is
-//! there for good; what is gone is bumped no more, and what the wallet counts that spends it is dropped.
+//! So the chain is asked first. No claim ever waits twice for that: what was there once is bumped
+//! while it is looked up again with each block, since blocks may come faster than answers. What is
+//! gone is bumped no more, and what the wallet counts that spends it is dropped.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -41,18 +42,31 @@ pub(super) struct Inputs {
     fundings: Arc<Mutex<HashMap<OutPoint, Output>>>,
 }
 
-/// What is known as of one best block.
+/// For so many blocks an output is remembered that no bump was for.
+const REMEMBERED: u64 = 144;
+
+/// What is known of HTLCs' outputs.
 #[derive(Default)]
 struct Known {
     at: Option<BlockHash>,
-    outputs: HashMap<OutPoint, Output>,
-    /// Something has been answered since LDK was last asked to offer again.
+    /// How many best blocks there were.
+    blocks: u64,
+    outputs: HashMap<OutPoint, Seen>,
+    /// LDK waits for an answer that has come since it was last asked to offer again.
     has_news: bool,
+}
+
+/// What is known of one output.
+struct Seen {
+    /// The last answer.
+    output: Output,
+    /// The best block at which it was last asked for, counted as [`Known::blocks`].
+    asked: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Output {
-    /// It is being looked up.
+    /// It is being looked up for the first time.
     Asked,
     /// It is an unspent output of a block.
     Unspent,
@@ -125,31 +139,31 @@ impl Inputs {
         false
     }
 
-    /// Which of `outputs` are unspent in the chain, mempool not counted; `None` as long as that is
-    /// not known of all.
+    /// Which of `outputs` are unspent in the chain, mempool not counted, as far as was last heard;
+    /// `None` as long as one of them was never heard of. With each block they are asked for again.
     fn unspent(&self, outputs: &[OutPoint], at: BlockHash) -> Option<BTreeSet<OutPoint>> {
         let mut known = self.known.lock();
-        if known.at != Some(at) {
-            *known = Known { at: Some(at), ..Known::default() };
-        }
-        let (mut unspent, mut unknown, mut waits) = (BTreeSet::new(), Vec::new(), false);
+        known.reach(at);
+        let blocks = known.blocks;
+        let (mut unspent, mut unasked, mut waits) = (BTreeSet::new(), Vec::new(), false);
         for output in outputs {
-            match known.outputs.get(output) {
-                Some(Output::Unspent) => {
-                    unspent.insert(*output);
-                }
-                Some(Output::Gone) => {}
-                Some(Output::Asked) => waits = true,
-                None => {
-                    known.outputs.insert(*output, Output::Asked);
-                    unknown.push(*output);
-                }
+            let seen = known.outputs.entry(*output).or_insert_with(|| {
+                unasked.push(*output);
+                Seen { output: Output::Asked, asked: blocks }
+            });
+            if seen.asked < blocks {
+                seen.asked = blocks;
+                unasked.push(*output);
+            }
+            match seen.output {
+                Output::Unspent => _ = unspent.insert(*output),
+                Output::Gone => {}
+                Output::Asked => waits = true,
             }
         }
         drop(known);
-        waits |= !unknown.is_empty();
-        if !unknown.is_empty() {
-            self.ask(unknown, at);
+        if !unasked.is_empty() {
+            self.ask(unasked, at);
         }
         (!waits).then_some(unspent)
     }
@@ -163,38 +177,12 @@ impl Inputs {
             }
             // Whoever is at another block may not have this output yet.
             let is_there = this.chain.tip().await.is_ok_and(|tip| tip.hash == at);
-            if this.learn(answers, at, is_there) {
+            let learned = this.known.lock().learn(answers, is_there);
+            this.drop_spenders(&learned.lost);
+            if learned.offer_again {
                 (this.again)();
             }
         });
-    }
-
-    /// Keeps the answers to questions asked at `at`; what is not answered is asked again when LDK
-    /// offers its bump again. Says whether LDK shall do so now: once for all that are looked up,
-    /// since it offers all of its claims.
-    fn learn(
-        &self,
-        answers: Vec<(OutPoint, Result<Option<TxOut>, ChainError>)>,
-        at: BlockHash,
-        is_there: bool,
-    ) -> bool {
-        let mut known = self.known.lock();
-        for (output, answer) in answers {
-            let answer = match answer {
-                Ok(Some(_)) => Some(Output::Unspent),
-                Ok(None) if is_there => Some(Output::Gone),
-                Ok(None) | Err(_) => None,
-            };
-            known.has_news |= answer.is_some();
-            if known.at == Some(at) {
-                match answer {
-                    Some(answer) => known.outputs.insert(output, answer),
-                    None => known.outputs.remove(&output),
-                };
-            }
-        }
-        let waits = known.outputs.values().any(|output| *output == Output::Asked);
-        !waits && std::mem::take(&mut known.has_news)
     }
 
     /// Drops what the wallet counts that spends one of `gone`: a claim of an earlier start, before
@@ -204,6 +192,54 @@ impl Inputs {
             tracing::info!(%txid, "dropped: what it spends is spent by another transaction");
             self.broadcasts.withdraw(txid);
         }
+    }
+}
+
+/// What answers change.
+struct Learned {
+    /// Outputs that were there and are no more.
+    lost: Vec<OutPoint>,
+    /// LDK shall offer its bumps again: once for all that are looked up, since it offers all.
+    offer_again: bool,
+}
+
+impl Known {
+    /// Goes on to the best block `at`.
+    fn reach(&mut self, at: BlockHash) {
+        if self.at.replace(at) != Some(at) {
+            self.blocks += 1;
+            let blocks = self.blocks;
+            self.outputs.retain(|_, seen| seen.asked + REMEMBERED > blocks);
+        }
+    }
+
+    /// Keeps `answers`, given by a chain source that `is_there` where LDK was. What has no answer
+    /// yet is asked for again when LDK offers its bump again.
+    fn learn(
+        &mut self,
+        answers: Vec<(OutPoint, Result<Option<TxOut>, ChainError>)>,
+        is_there: bool,
+    ) -> Learned {
+        let mut lost = Vec::new();
+        for (output, answer) in answers {
+            let Some(seen) = self.outputs.get_mut(&output) else { continue };
+            let before = seen.output;
+            match answer {
+                Ok(Some(_)) => seen.output = Output::Unspent,
+                Ok(None) if is_there => seen.output = Output::Gone,
+                Ok(None) | Err(_) if before == Output::Asked => {
+                    self.outputs.remove(&output);
+                    continue;
+                }
+                Ok(None) | Err(_) => seen.asked = seen.asked.saturating_sub(1),
+            }
+            match (before, seen.output) {
+                (Output::Unspent, Output::Gone) => lost.push(output),
+                (before, now) => self.has_news |= before != now,
+            }
+        }
+        let waits = self.outputs.values().any(|seen| seen.output == Output::Asked);
+        Learned { lost, offer_again: !waits && std::mem::take(&mut self.has_news) }
     }
 }
 
@@ -246,21 +282,26 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_output_is_looked_up_once_for_each_block_and_one_that_is_spent_fits_no_more() {
+    /// Two outputs of a block, the chain they are in, and who looks them up and counts how often
+    /// LDK is asked to offer again.
+    fn two_outputs() -> ([OutPoint; 2], EmbeddedChain, Inputs, Arc<AtomicU32>) {
         let chain = EmbeddedChain::new(EmbeddedConfig::default(), Arc::new(SystemClock));
         let script = anybodys().to_p2wsh();
         let outputs = [1, 2].map(|_| chain.fund(&script, Amount::from_sat(100_000)).unwrap());
         chain.mine(1, &ScriptBuf::new_op_return([]));
         let offered = Arc::new(AtomicU32::new(0));
-        let inputs = {
+        let again = {
             let offered = Arc::clone(&offered);
-            let again = move || {
-                offered.fetch_add(1, Ordering::Relaxed);
-            };
-            let (wallet, queue) = (World::new().wallet, BroadcastQueue::default());
-            Inputs::new(Arc::new(chain.clone()), wallet, queue, Tasks::new(), again)
+            move || _ = offered.fetch_add(1, Ordering::Relaxed)
         };
+        let (wallet, queue) = (World::new().wallet, BroadcastQueue::default());
+        let inputs = Inputs::new(Arc::new(chain.clone()), wallet, queue, Tasks::new(), again);
+        (outputs, chain, inputs, offered)
+    }
+
+    #[tokio::test]
+    async fn an_output_is_looked_up_before_it_fits_and_one_that_is_spent_fits_no_more() {
+        let (outputs, chain, inputs, offered) = two_outputs();
         let both = BTreeSet::from(outputs);
         let at = chain.best().hash;
         assert_eq!(inputs.unspent(&outputs[..1], at), None, "not known yet");
@@ -272,20 +313,51 @@ mod tests {
 
         // What waits in the mempool may still lose.
         chain.accept(&[spend(outputs[0])]).unwrap();
-        assert_eq!(inputs.unspent(&outputs, at), Some(both));
+        assert_eq!(inputs.unspent(&outputs, at), Some(both.clone()));
         chain.mine(1, &ScriptBuf::new_op_return([]));
         let at = chain.best().hash;
-        assert_eq!(inputs.unspent(&outputs, at), None, "another block, another answer");
+        assert_eq!(inputs.unspent(&outputs, at), Some(both), "as far as was heard");
         settle().await;
-        assert_eq!(offered.load(Ordering::Relaxed), 2);
         assert_eq!(inputs.unspent(&outputs, at), Some(BTreeSet::from([outputs[1]])));
+        assert_eq!(offered.load(Ordering::Relaxed), 1, "nobody waits for what is gone");
+    }
 
-        // A chain that is elsewhere does not know what is gone, and nothing is offered for it.
-        let elsewhere = BlockHash::from_byte_array([7; 32]);
+    #[tokio::test]
+    async fn blocks_that_come_faster_than_answers_hold_no_claim_up() {
+        let (outputs, chain, inputs, offered) = two_outputs();
+        assert_eq!(inputs.unspent(&outputs, chain.best().hash), None);
+        chain.mine(1, &ScriptBuf::new_op_return([]));
+        assert_eq!(inputs.unspent(&outputs, chain.best().hash), None, "no answer yet");
+        settle().await;
+        assert_eq!(offered.load(Ordering::Relaxed), 1);
+        for _ in 0..3 {
+            chain.mine(1, &ScriptBuf::new_op_return([]));
+            assert_eq!(inputs.unspent(&outputs, chain.best().hash), Some(BTreeSet::from(outputs)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_is_elsewhere_does_not_know_what_is_gone() {
+        let (outputs, chain, inputs, offered) = two_outputs();
+        chain.accept(&[spend(outputs[0])]).unwrap();
+        chain.mine(1, &ScriptBuf::new_op_return([]));
         for _ in 0..2 {
-            assert_eq!(inputs.unspent(&outputs[..1], elsewhere), None);
+            assert_eq!(inputs.unspent(&outputs[..1], BlockHash::from_byte_array([7; 32])), None);
             settle().await;
         }
+        assert_eq!(offered.load(Ordering::Relaxed), 0);
+        assert_eq!(inputs.unspent(&outputs[..1], chain.best().hash), None);
+        settle().await;
+        assert_eq!(inputs.unspent(&outputs[..1], chain.best().hash), Some(BTreeSet::new()));
+
+        // A block that is taken back brings the output back, and then LDK is asked to offer.
+        chain.invalidate(1).unwrap();
+        assert_eq!(inputs.unspent(&outputs[..1], chain.best().hash), Some(BTreeSet::new()));
+        settle().await;
+        assert_eq!(
+            inputs.unspent(&outputs[..1], chain.best().hash),
+            Some(BTreeSet::from([outputs[0]]))
+        );
         assert_eq!(offered.load(Ordering::Relaxed), 2);
     }
 }
