@@ -19,6 +19,7 @@ use super::batches::{self, BatchWatch};
 use super::book::Book;
 use super::faults::Cheated;
 use super::hosts::Hosts;
+use super::htlcs;
 use super::memory::Memory;
 use super::miner::Miner;
 use super::traffic::Made;
@@ -55,7 +56,8 @@ pub struct Wealth {
     pub wallet_msat: u64,
     /// Its balances in open channels.
     pub channels_msat: u64,
-    /// What the chain still owes it.
+    /// What the chain still owes it, less what its wallet counts of claims that wait for a block:
+    /// those are of the same money.
     pub pending_msat: u64,
 }
 
@@ -67,7 +69,7 @@ impl Wealth {
         Self {
             wallet_msat: wallet.to_sat() * 1_000,
             channels_msat: node.lightning.channels().iter().map(|c| c.local_msat).sum(),
-            pending_msat: pending * 1_000,
+            pending_msat: pending.saturating_sub(balance.unconfirmed.to_sat()) * 1_000,
         }
     }
 
@@ -203,6 +205,10 @@ impl Checker {
                     let waits = node.lightning.pending_balances();
                     return Some(format!("money of n{number} on chain: {waits:?}"));
                 }
+                let offered = htlcs::offered(node);
+                if htlcs::is_worth(&offered, feerate) {
+                    return Some(format!("HTLCs of n{number} on chain: {offered:?}"));
+                }
                 // A claim that gets its output through, but pays too little for a block.
                 let waits = unconfirmed.to_sat() * 1_000 > batches::least_msat(feerate);
                 waits.then(|| format!("{unconfirmed} of n{number}'s wallet"))
@@ -290,12 +296,23 @@ impl Checker {
             }
         }
         // What is too small for an output of its own is lost to whoever forwarded it when the
-        // channel it came over closes: its payer has it back.
+        // channel it came over closes: its payer has it back. An output that is worth no
+        // transaction stays where it is: its payer never hears that it arrived.
+        let feerate = self.miner.feerate_msat_per_vb();
+        let is_stuck = |hash: &[u8; 32]| {
+            let payers = unpaid.get(hash).into_iter().flatten();
+            let mut flying = payers.filter(|(_, state)| **state == PaymentState::InFlight);
+            flying.any(|(payer, _)| {
+                let look = |node: &RunningNode| htlcs::is_stuck(node, PaymentHash(*hash), feerate);
+                self.hosts.ask(*payer, look) == Some(true)
+            })
+        };
         let has_closed = !self.closed().is_empty();
         let is_lost = |(hash, payees): &(&[u8; 32], &BTreeMap<Node, u64>)| {
             let failed = |state: &PaymentState| *state == PaymentState::Failed;
             let is_failed = unpaid.get(*hash).is_some_and(|payers| payers.values().any(failed));
-            has_closed && is_failed && payees.values().all(|msat| *msat <= DUST_MSAT)
+            let is_dust = payees.values().all(|msat| *msat <= DUST_MSAT);
+            (has_closed && is_failed && is_dust) || is_stuck(hash)
         };
         let mut unknown =
             taken.iter().filter(|(hash, _)| excused.is_empty() && !sent.contains_key(*hash));
@@ -413,9 +430,10 @@ impl Checker {
             let due = has.saturating_sub(sent);
             let slack = fees_msat + closed * CLOSE_SLACK_SAT * 1_000;
             if wealth.total_msat() + slack < due {
+                let elsewhere = whereabouts::of_all(&self.hosts, self.miner.counts_from());
                 let detail = format!(
                     "n{number} should have {due} msat less at most {slack} and has {wealth:?}; \
-                     {forfeits} msat of it are penalties"
+                     {forfeits} msat of it are penalties; {elsewhere}"
                 );
                 let rule = match forfeits {
                     0 => "nobody honest loses more than fees",

@@ -6,8 +6,8 @@
 //! the next timer. `network.rs` makes the network of a scenario, with `joining.rs` users in
 //! batches; `traffic.rs` its payments, `faults.rs` what goes wrong, with `exits.rs` users who
 //! leave their batches, `miner.rs` the blocks; `checks.rs` says what must hold, with `batches.rs`
-//! and `trees.rs` of batches, `memory.rs` of restarts, `book.rs` which channels there are, and `whereabouts.rs` where money is
-//! that is missed.
+//! and `trees.rs` of batches, `htlcs.rs` of HTLCs on chain, `memory.rs` of restarts, `book.rs`
+//! which channels there are, and `whereabouts.rs` where money is that is missed.
 //!
 //! What is simulated: time, randomness, network, disk, chain. What is real: every line of the
 //! node and of LDK. One seed gives one transcript, see `transcript.rs` and `machine.rs`, in the
@@ -21,6 +21,7 @@ pub mod engine;
 mod exits;
 mod faults;
 mod hosts;
+mod htlcs;
 mod joining;
 pub mod machine;
 mod memory;
