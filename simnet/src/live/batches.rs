@@ -77,10 +77,19 @@ impl BatchWatch {
                     return Ok(Some(format!("a wish of n{user} is {:?}", join.state)));
                 }
                 places += u32::from(is_confirmed(&join));
+                // The hub says that the batch came to nothing, and a user keeps its path in case
+                // that is not so: a commitment of such a channel waits for good.
+                let in_vain = join.state == UserPhase::Leaf(LeafState::Dropped);
+                let is_over = |state| match state {
+                    UnrollState::OnChain { .. } | UnrollState::Lost => true,
+                    UnrollState::AwaitsRoot => in_vain,
+                    _ => false,
+                };
                 if let Some(unroll) = join.unroll
-                    && !matches!(unroll.state, UnrollState::OnChain { .. } | UnrollState::Lost)
+                    && !is_over(unroll.state)
                 {
-                    return Ok(Some(format!("a path of n{user} is {:?}", unroll.state)));
+                    let (wish, unroll) = (join.state, (unroll.reason, unroll.state));
+                    return Ok(Some(format!("a path of n{user} is {unroll:?}, its wish {wish:?}")));
                 }
             }
             let channels = self.hosts.ask(user, |node| node.lightning.channels());

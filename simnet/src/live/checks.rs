@@ -192,10 +192,16 @@ impl Checker {
         {
             return Ok(Some(what));
         }
+        // What an excused node offered and nobody can claim is its own until it comes back.
+        let with_excused = self.book.fundings_of(excused);
+        let is_with_excused =
+            |funding: Option<OutPoint>| funding.is_some_and(|f| with_excused.contains(&f));
         for number in self.hosts.numbers().filter(|number| !excused.contains(number)) {
             let look = |node: &RunningNode| {
                 let mut channels = node.lightning.channels().into_iter();
-                let busy = channels.find(|c| c.inbound_htlcs + c.outbound_htlcs > 0);
+                let busy = channels.find(|c| {
+                    c.outbound_htlcs > 0 || (c.inbound_htlcs > 0 && !is_with_excused(c.funding))
+                });
                 let unconfirmed = node.wallet.balance().unconfirmed;
                 let feerate = self.miner.feerate_msat_per_vb();
                 if let Some(channel) = busy {
