@@ -104,18 +104,20 @@ impl Child {
         };
         let said = said.join().unwrap_or_default();
         let complained = complained.join().unwrap_or_default();
-        let lies = std::fs::read_to_string(file).is_ok_and(|text| text.contains("lost_sync"));
-        Ok(verdict(ended, &said, &complained, lies))
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let forgets = ["lost_sync", "old_snapshot"].iter().any(|fault| text.contains(fault));
+        Ok(verdict(ended, &said, &complained, forgets))
     }
 }
 
-/// `ended`: whether the run succeeded, or how it hung. `lies`: a disk of the scenario does.
-fn verdict(ended: Result<bool, &str>, said: &str, complained: &str, lies: bool) -> Verdict {
+/// `ended`: whether the run succeeded, or how it hung. `forgets`: a disk of the scenario does.
+fn verdict(ended: Result<bool, &str>, said: &str, complained: &str, forgets: bool) -> Verdict {
     let failed = |text: String| Verdict::Failed(Failure { text });
     // A task that panics ends alone: only the message tells.
     let panics = complained.split("panicked at").skip(1);
-    // LDK panics on proof that its state is an old one: right, if a disk has lied.
-    let mut strange = panics.filter(|text| !lies || !CONSEQUENCES.iter().any(|c| text.contains(c)));
+    // LDK panics on proof that its state is an old one: right, if a disk forgot.
+    let mut strange =
+        panics.filter(|text| !forgets || !CONSEQUENCES.iter().any(|c| text.contains(c)));
     if let Some(panic) = strange.next() {
         let lines: Vec<&str> = panic.lines().take(2).map(str::trim).collect();
         return failed(format!("panicked at {}", lines.join(" ")));
