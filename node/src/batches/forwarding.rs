@@ -2,10 +2,14 @@
 //!
 //! LDK has no word for it, and asking it about every single payment would cost a hub an event for
 //! each. So the channel asks for more blocks than any payment has: senders find no route over it,
-//! and what comes all the same is refused. Its user rolls over meanwhile, and is paid there.
+//! and what comes all the same is refused. Its user rolls over meanwhile, and is paid there. A
+//! channel that has left its batch has no deadline: it is forwarded into like any other.
+
+use std::collections::HashSet;
 
 use channel_contracts::batch::{BlockDelta, Deadlines, HubPhase};
 
+use super::hub::HubLife;
 use super::service::{Batches, State, height};
 
 /// The `cltv_expiry_delta` that nobody pays.
@@ -15,38 +19,48 @@ const CLOSED_DELTA: u16 = u16::MAX;
 const LIFE_SHARE: u32 = 4;
 
 impl Batches {
-    /// Stops forwarding into the channels whose batch has too little life left.
-    pub(super) fn stop_forwarding(&self, state: &State, best: u32) {
-        let mut stopped = self.stopped.lock();
-        for life in state.hub.values() {
-            let HubPhase::Live { at } = life.machine.phase() else { continue };
-            let expiry = life.machine.expiry();
-            let Some(signed) = life.signed() else { continue };
-            let Ok(deadlines) = Deadlines::new(expiry, signed.tree().shape().levels()) else {
-                continue;
+    /// Stops forwarding into the channels whose batch has too little life left, and begins again
+    /// with those that have left theirs.
+    pub(super) fn limit_forwarding(&self, state: &State, best: u32) {
+        if state.hub.is_empty() {
+            return;
+        }
+        let ending = state.hub.values().filter(|life| is_ending(life, best));
+        let ending: HashSet<_> = ending.flat_map(|life| life.channels.values()).collect();
+        let lightning = &self.parts.lightning;
+        for live in lightning.channels() {
+            let has_left = live.funding.is_some_and(|at| self.parts.confirmations.is_on_chain(at));
+            let is_stopped = live.cltv_expiry_delta == u32::from(CLOSED_DELTA);
+            let delta = match (has_left, is_stopped) {
+                (false, false) if ending.contains(&live.channel) => CLOSED_DELTA,
+                (true, true) => lightning.usual_cltv_expiry_delta(),
+                _ => continue,
             };
-            let lived = expiry.to_consensus_u32().saturating_sub(at.to_consensus_u32());
-            if deadlines.may_forward(height(best), BlockDelta(lived / LIFE_SHARE)) {
-                continue;
-            }
-            for channel in life.channels.values() {
-                if stopped.contains(channel) {
-                    continue;
+            let (peer, channel) = (live.peer, live.channel);
+            // One that is closing, say, is looked at again with the next block.
+            match lightning.update_policy(live.channel_id, peer, None, None, Some(delta)) {
+                Ok(()) if has_left => {
+                    tracing::info!(%peer, %channel, "forwarded into again: it has left its batch");
                 }
-                // One that is not usable now is looked at again with the next block.
-                let live = self.parts.channels.get(*channel).and_then(|view| {
-                    Some((view.record.peer, view.live.filter(|live| !live.closing)?))
-                });
-                let Some((peer, live)) = live else { continue };
-                let delta = Some(CLOSED_DELTA);
-                match self.parts.lightning.update_policy(live.channel_id, peer, None, None, delta) {
-                    Ok(()) => {
-                        tracing::info!(%peer, %channel, "nothing more is forwarded into a batch that ends");
-                        stopped.insert(*channel);
-                    }
-                    Err(error) => tracing::debug!(%channel, %error, "not told to stop forwarding"),
+                Ok(()) => {
+                    tracing::info!(%peer, %channel, "nothing more is forwarded into a batch that ends");
+                }
+                Err(error) => {
+                    tracing::debug!(%channel, %error, "what is forwarded stays as it was")
                 }
             }
         }
     }
+}
+
+/// Whether a batch has too little life left for one more payment.
+fn is_ending(life: &HubLife, best: u32) -> bool {
+    let HubPhase::Live { at } = life.machine.phase() else { return false };
+    let expiry = life.machine.expiry();
+    let Some(signed) = life.signed() else { return false };
+    let Ok(deadlines) = Deadlines::new(expiry, signed.tree().shape().levels()) else {
+        return false;
+    };
+    let lived = expiry.to_consensus_u32().saturating_sub(at.to_consensus_u32());
+    !deadlines.may_forward(height(best), BlockDelta(lived / LIFE_SHARE))
 }

@@ -49,8 +49,6 @@ pub struct Batches {
     heard: Mutex<VecDeque<Heard>>,
     /// Funding outputs of channels whose monitors go with the next start.
     pub(super) forgotten: Mutex<HashSet<OutPoint>>,
-    /// Channels of this hub that nothing more is forwarded into.
-    pub(super) stopped: Mutex<HashSet<ChannelRef>>,
     woken: Notify,
     views: watch::Sender<u64>,
     /// Whether payments and channels concern a rollover.
@@ -141,7 +139,6 @@ impl Batches {
             state: AsyncMutex::new(state),
             heard: Mutex::default(),
             forgotten: Mutex::default(),
-            stopped: Mutex::default(),
             woken: Notify::new(),
             views: watch::Sender::new(0),
             is_moving: AtomicBool::new(true),
@@ -326,7 +323,7 @@ impl Batches {
             state.best = best;
             inputs.extend(self.block(state, best));
             inputs.extend(self.settlement_inputs(state, best));
-            self.stop_forwarding(state, best);
+            self.limit_forwarding(state, best);
         }
         inputs
     }

@@ -300,6 +300,11 @@ impl Lightning {
         Ok(())
     }
 
+    /// What a channel asks for between the expiries of HTLCs if nobody says otherwise, in blocks.
+    pub fn usual_cltv_expiry_delta(&self) -> u16 {
+        self.parts.manager.get_current_config().channel_config.cltv_expiry_delta
+    }
+
     /// What all usable channels together can send now.
     pub fn spendable(&self) -> Spendable {
         let channels = self.parts.manager.list_usable_channels();

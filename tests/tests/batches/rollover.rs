@@ -139,6 +139,21 @@ pub async fn nothing_is_forwarded_into_a_batch_that_ends(net: &mut Cluster) {
     // What the two have with each other goes on.
     pays(net, HUB, users[0], 1_000).await;
     pays(net, users[1], HUB, 1_000).await;
+    // Who leaves the batch has a channel like any other.
+    net.fund(&users[..1], Amount::from_sat(200_000), 1).await.unwrap();
+    let joined = wishes(net, users[0]).await.0.registration;
+    net.node(users[0]).batches.exit(joined).await.unwrap();
+    until("an ordinary channel", async || {
+        net.mine(1).await.unwrap();
+        wishes(net, users[0]).await.0.state == UserPhase::Leaf(LeafState::Unrolled)
+    })
+    .await;
+    until("a payment that is forwarded again", async || {
+        let bill = invoice(net, users[0], Some(1_000_000)).await;
+        let paid = pay(net, users[1], &pay_request(&bill.invoice, None)).await;
+        paid.state == PaymentState::Succeeded
+    })
+    .await;
     conserved(net).await;
 }
 
