@@ -28,7 +28,7 @@ impl Batches {
         let ending = state.hub.values().filter(|life| is_ending(life, best));
         let ending: HashSet<_> = ending.flat_map(|life| life.channels.values()).collect();
         let lightning = &self.parts.lightning;
-        for live in lightning.channels() {
+        for live in lightning.channels().into_iter().filter(|live| !live.closing) {
             let has_left = live.funding.is_some_and(|at| self.parts.confirmations.is_on_chain(at));
             let is_stopped = live.cltv_expiry_delta == u32::from(CLOSED_DELTA);
             let delta = match (has_left, is_stopped) {
@@ -37,7 +37,7 @@ impl Batches {
                 _ => continue,
             };
             let (peer, channel) = (live.peer, live.channel);
-            // One that is closing, say, is looked at again with the next block.
+            // What fails is tried again with the next block.
             match lightning.update_policy(live.channel_id, peer, None, None, Some(delta)) {
                 Ok(()) if has_left => {
                     tracing::info!(%peer, %channel, "forwarded into again: it has left its batch");

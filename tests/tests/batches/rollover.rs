@@ -130,12 +130,12 @@ pub async fn nothing_is_forwarded_into_a_batch_that_ends(net: &mut Cluster) {
     let tip = net.chain.tip().await.unwrap().height;
     // A quarter of its life before the deadline.
     net.mine(deadline - 1_008 / 4 + 1 - tip).await.unwrap();
-    until("a payment that is refused", async || {
+    let net = &*net;
+    let forwarded = async || {
         let bill = invoice(net, users[0], Some(1_000_000)).await;
-        let paid = pay(net, users[1], &pay_request(&bill.invoice, None)).await;
-        paid.state == PaymentState::Failed
-    })
-    .await;
+        pay(net, users[1], &pay_request(&bill.invoice, None)).await.state
+    };
+    until("a payment that is refused", async || forwarded().await == PaymentState::Failed).await;
     // What the two have with each other goes on.
     pays(net, HUB, users[0], 1_000).await;
     pays(net, users[1], HUB, 1_000).await;
@@ -148,12 +148,8 @@ pub async fn nothing_is_forwarded_into_a_batch_that_ends(net: &mut Cluster) {
         wishes(net, users[0]).await.0.state == UserPhase::Leaf(LeafState::Unrolled)
     })
     .await;
-    until("a payment that is forwarded again", async || {
-        let bill = invoice(net, users[0], Some(1_000_000)).await;
-        let paid = pay(net, users[1], &pay_request(&bill.invoice, None)).await;
-        paid.state == PaymentState::Succeeded
-    })
-    .await;
+    let arrived = PaymentState::Succeeded;
+    until("a payment that is forwarded again", async || forwarded().await == arrived).await;
     conserved(net).await;
 }
 
